@@ -1,0 +1,299 @@
+//! Bundles: gzipped tar archives, nested (contract 1.1).
+//!
+//! An archive is read twice. First it is inspected to its very end: its checksums hold, nothing is
+//! cut, and it unpacks to no more than the limits allow. Only then are its members read, so no
+//! usage is taken from an archive that turns out to be damaged. Neither pass keeps more than a
+//! window of it, writes a file, or follows a name: names in an archive are never paths.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+
+use flate2::bufread::MultiGzDecoder;
+use schemas::disposition::Reason;
+
+use super::window::Window;
+use super::{CarrierError, CarrierLimits, Item, Output, Sink, Source, read_document};
+
+const GZIP: &[u8] = b"\x1f\x8b";
+/// The ratio is looked at only beyond this: a small file of blanks packs well.
+const RATIO_FREE_BYTES: u64 = 64 << 20;
+/// The magic of a tar header, and where it stands.
+const TAR_MAGIC: &[u8] = b"ustar";
+const TAR_MAGIC_AT: usize = 257;
+const MANIFEST: &str = "manifest.mf";
+
+pub(super) fn is_archive(head: &[u8]) -> bool {
+    head.starts_with(GZIP) || is_tar(head)
+}
+
+fn is_tar(head: &[u8]) -> bool {
+    head.get(TAR_MAGIC_AT..TAR_MAGIC_AT + TAR_MAGIC.len()) == Some(TAR_MAGIC)
+}
+
+/// What the inspection found of one archive, in the order in which archives are met.
+type Verdict = Result<(), (Reason, String)>;
+
+/// What may still be unpacked of one input.
+struct Budget {
+    limits: CarrierLimits,
+    bytes: Cell<u64>,
+    members: Cell<u64>,
+    breach: Cell<Option<&'static str>>,
+}
+
+impl Budget {
+    fn new(limits: &CarrierLimits) -> Rc<Budget> {
+        Rc::new(Budget {
+            limits: *limits,
+            bytes: Cell::new(limits.archive_bytes_max),
+            members: Cell::new(limits.archive_members_max),
+            breach: Cell::new(None),
+        })
+    }
+
+    fn breached(&self, what: &'static str) -> io::Error {
+        self.breach.set(Some(what));
+        io::Error::other(what)
+    }
+
+    fn spend(&self, counter: &Cell<u64>, amount: u64, what: &'static str) -> io::Result<()> {
+        match counter.get().checked_sub(amount) {
+            Some(left) => {
+                counter.set(left);
+                Ok(())
+            }
+            None => Err(self.breached(what)),
+        }
+    }
+}
+
+pub(super) fn read(source: &dyn Source, limits: &CarrierLimits, sink: Sink<'_>) -> Result<(), CarrierError> {
+    let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
+    let budget = Budget::new(limits);
+    let mut verdicts = Vec::new();
+    inspect(&mut BufReader::new(source.open().map_err(failed)?), 1, &budget, &mut verdicts);
+    if let Some(what) = budget.breach.get() {
+        verdicts = vec![Err((Reason::TooLarge, what.to_owned()))];
+    }
+    let mut verdicts = verdicts.into_iter();
+    let mut reading = Reading { limits, verdicts: &mut verdicts, sink };
+    let mut input = BufReader::new(source.open().map_err(failed)?);
+    reading.archive(&mut input, source.name())
+}
+
+// ---- first pass ---------------------------------------------------------------------------
+
+/// Inspects one archive to its end. The verdict on it stands before those on archives inside it.
+fn inspect(input: &mut dyn BufRead, depth: u32, budget: &Rc<Budget>, verdicts: &mut Vec<Verdict>) {
+    let index = verdicts.len();
+    if depth > budget.limits.archive_depth_max {
+        let detail = format!("archives are nested deeper than {}", budget.limits.archive_depth_max);
+        verdicts.push(Err((Reason::TooLarge, detail)));
+        return;
+    }
+    verdicts.push(Ok(()));
+    if let Err(error) = inspect_members(input, depth, budget, verdicts) {
+        // Whatever is inside a damaged archive is part of the damage.
+        verdicts.truncate(index);
+        verdicts.push(Err((Reason::Malformed, format!("the archive is damaged or cut: {error}"))));
+    }
+}
+
+fn inspect_members(
+    input: &mut dyn BufRead,
+    depth: u32,
+    budget: &Rc<Budget>,
+    verdicts: &mut Vec<Verdict>,
+) -> io::Result<()> {
+    let mut unpacked = unpack(input, budget)?;
+    if !is_tar(peek(&mut unpacked)?) {
+        io::copy(&mut unpacked, &mut io::sink())?;
+        return Ok(());
+    }
+    let mut archive = tar::Archive::new(&mut unpacked);
+    for entry in archive.entries()?.raw(true) {
+        let entry = entry?;
+        budget.spend(&budget.members, 1, "the archive has too many members")?;
+        if !is_file(&entry) || is_manifest(&entry) {
+            continue;
+        }
+        let size = entry.header().entry_size()?;
+        let mut content = BufReader::with_capacity(HEAD, entry);
+        if peek(&mut content)?.starts_with(GZIP) || is_tar(content.buffer()) {
+            inspect(&mut content, depth + 1, budget, verdicts);
+        }
+        let rest = io::copy(&mut content, &mut io::sink())?;
+        // tar ends an entry early, and without a word, where its archive is cut.
+        if rest > size {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+    drop(archive);
+    // Behind the end of the tar stand the last blocks and the checksum of the gzip stream.
+    io::copy(&mut unpacked, &mut io::sink())?;
+    Ok(())
+}
+
+/// Bytes that are looked at to tell what a member is.
+const HEAD: usize = 8 << 10;
+
+/// Fills the buffer with enough to tell what an input is.
+fn peek<R: Read>(reader: &mut BufReader<R>) -> io::Result<&[u8]> {
+    reader.fill_buf()
+}
+
+fn is_file<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
+    matches!(entry.header().entry_type(), tar::EntryType::Regular | tar::EntryType::Continuous)
+}
+
+/// The last part of a member's name, for people only: never a path, never long.
+fn member_name<R: Read>(entry: &tar::Entry<'_, R>) -> String {
+    let name = entry.header().path_bytes();
+    let name = String::from_utf8_lossy(&name);
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    last.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+fn is_manifest<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
+    member_name(entry) == MANIFEST
+}
+
+/// The unpacked stream of an archive, counted against the budget.
+fn unpack<'a>(input: &'a mut dyn BufRead, budget: &Rc<Budget>) -> io::Result<BufReader<Box<dyn Read + 'a>>> {
+    let stream: Box<dyn Read + 'a> = if input.fill_buf()?.starts_with(GZIP) {
+        let packed = Counted { inner: input, read: Rc::new(Cell::new(0)) };
+        Box::new(Unpacked {
+            packed_bytes: Rc::clone(&packed.read),
+            decoder: MultiGzDecoder::new(packed),
+            unpacked_bytes: 0,
+            budget: Rc::clone(budget),
+        })
+    } else {
+        Box::new(input)
+    };
+    Ok(BufReader::with_capacity(64 << 10, Box::new(Whole(stream)) as Box<dyn Read + 'a>))
+}
+
+/// Reads as much as is asked for, so that a buffer's first filling tells what an input is.
+struct Whole<R>(R);
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.0.read(&mut out[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if filled == 0 => return Err(error),
+                // Comes again at the next call.
+                Err(_) => break,
+            }
+        }
+        Ok(filled)
+    }
+}
+
+struct Counted<'a> {
+    inner: &'a mut dyn BufRead,
+    read: Rc<Cell<u64>>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(out)?;
+        self.read.set(self.read.get() + n as u64);
+        Ok(n)
+    }
+}
+
+impl BufRead for Counted<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.read.set(self.read.get() + amount as u64);
+        self.inner.consume(amount);
+    }
+}
+
+struct Unpacked<'a> {
+    decoder: MultiGzDecoder<Counted<'a>>,
+    packed_bytes: Rc<Cell<u64>>,
+    unpacked_bytes: u64,
+    budget: Rc<Budget>,
+}
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.decoder.read(out)?;
+        self.unpacked_bytes += n as u64;
+        self.budget.spend(&self.budget.bytes, n as u64, "the archive unpacks to more than is allowed")?;
+        let ratio_max = self.budget.limits.archive_ratio_max;
+        let most = self.packed_bytes.get().saturating_mul(ratio_max).max(RATIO_FREE_BYTES);
+        if self.unpacked_bytes > most {
+            return Err(self.budget.breached("the archive unpacks to far more than it is"));
+        }
+        Ok(n)
+    }
+}
+
+// ---- second pass --------------------------------------------------------------------------
+
+struct Reading<'r, 's> {
+    limits: &'r CarrierLimits,
+    verdicts: &'r mut dyn Iterator<Item = Verdict>,
+    sink: Sink<'s>,
+}
+
+impl Reading<'_, '_> {
+    /// Reads the members of an archive that was inspected, or refuses it as one.
+    fn archive(&mut self, input: &mut dyn BufRead, name: &str) -> Result<(), CarrierError> {
+        let verdict = self.verdicts.next().unwrap_or(Ok(()));
+        if let Err((reason, detail)) = verdict {
+            let mut out = Output::new(name, &mut *self.sink);
+            return out.refuse_rest_as(Window::new(input), self.limits, reason, detail);
+        }
+        let failed = |error| CarrierError::Io { source_name: name.to_owned(), source: error };
+        // The same bytes stayed within the budget before.
+        let budget = Budget::new(self.limits);
+        let mut unpacked = unpack(input, &budget).map_err(failed)?;
+        if !is_tar(peek(&mut unpacked).map_err(failed)?) {
+            return read_document(Window::new(unpacked), name, self.limits, &mut *self.sink);
+        }
+        let mut archive = tar::Archive::new(&mut unpacked);
+        for entry in archive.entries().map_err(failed)?.raw(true) {
+            let entry = entry.map_err(failed)?;
+            if !is_file(&entry) {
+                self.pass_over(&entry, name)?;
+                continue;
+            }
+            if is_manifest(&entry) {
+                continue;
+            }
+            let member = format!("{name}!{}", member_name(&entry));
+            let mut content = BufReader::with_capacity(HEAD, entry);
+            let head = peek(&mut content).map_err(failed)?;
+            if is_archive(head) {
+                self.archive(&mut content, &member)?;
+            } else {
+                read_document(Window::new(content), &member, self.limits, &mut *self.sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories and the archive's own records hold nothing; anything else is named.
+    fn pass_over<R: Read>(&mut self, entry: &tar::Entry<'_, R>, name: &str) -> Result<(), CarrierError> {
+        use tar::EntryType::{Directory, GNULongLink, GNULongName, XGlobalHeader, XHeader};
+        let kind = entry.header().entry_type();
+        if matches!(kind, Directory | GNULongLink | GNULongName | XGlobalHeader | XHeader) {
+            return Ok(());
+        }
+        let source = format!("{name}!{}", member_name(entry));
+        let what = format!("an archive member that is no file ({kind:?})");
+        if (self.sink)(Item::Ignored { source, what }) { Ok(()) } else { Err(CarrierError::Stopped) }
+    }
+}

@@ -1,0 +1,288 @@
+//! The two JSON carriers: a list `{"usage":[…]}`, and one report.
+
+use std::io::Read;
+
+use schemas::disposition::Reason;
+
+use super::window::Window;
+use super::{CarrierError, CarrierLimits, Output};
+use crate::core::decode::{ReportLimits, refusal};
+use crate::core::json::{Fault, FaultKind, Kind, Reader};
+
+type Read_<T> = Result<T, Fault>;
+
+pub(super) fn read<R: Read>(
+    mut window: Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+) -> Result<(), CarrierError> {
+    match attempt(&mut window, limits, out, |text| read_top(text, &limits.report))? {
+        Ok((Top::List, passed)) => {
+            window.pass(passed);
+            read_list(window, limits, out)
+        }
+        Ok((Top::Report, passed)) => {
+            let text = window.data()[..passed].trim_ascii().to_vec();
+            out.report(text, None, Vec::new())
+        }
+        Ok((Top::Other, _)) => out.ignored("a JSON document without a report"),
+        // One report that is too large, or a document that does not show in time what it is. What
+        // is wrong with it first is found when it is decoded.
+        Err(Stop::Full) => {
+            let text = window.data().trim_ascii_start().to_vec();
+            out.report(text, None, Vec::new())
+        }
+        Err(stop) => refuse(stop, window, limits, out),
+    }
+}
+
+/// Why a step over the window could not be taken.
+enum Stop {
+    Fault(Fault),
+    Encoding,
+    /// The window is full, and the step is still incomplete.
+    Full,
+}
+
+/// Takes one step over the window's text, with more of the input as long as it is incomplete.
+fn attempt<R: Read, T>(
+    window: &mut Window<R>,
+    limits: &CarrierLimits,
+    out: &Output<'_, '_>,
+    mut step: impl FnMut(&str) -> Read_<T>,
+) -> Result<Result<T, Stop>, CarrierError> {
+    loop {
+        let (text, broken) = window.text();
+        match step(text) {
+            Ok(done) => return Ok(Ok(done)),
+            Err(Fault { kind: FaultKind::Incomplete, .. }) if broken => return Ok(Err(Stop::Encoding)),
+            Err(Fault { kind: FaultKind::Incomplete, .. })
+                if !window.ended() && window.data().len() > limits.report.report_bytes_max =>
+            {
+                return Ok(Err(Stop::Full));
+            }
+            Err(Fault { kind: FaultKind::Incomplete, .. }) if !window.ended() => {}
+            Err(fault) => return Ok(Err(Stop::Fault(fault))),
+        }
+        window.fill().map_err(|e| out.failed(e))?;
+    }
+}
+
+fn refuse<R: Read>(
+    stop: Stop,
+    window: Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+) -> Result<(), CarrierError> {
+    match stop {
+        Stop::Fault(fault) => {
+            let (reason, detail) = refusal(fault, "the document", &limits.report);
+            let detail = format!("{detail} after byte {} of the input", window.position());
+            out.refuse_rest_as(window, limits, reason, detail)
+        }
+        Stop::Encoding => out.refuse_rest(window, limits, Reason::Malformed, "not UTF-8"),
+        Stop::Full => out.refuse_rest(window, limits, Reason::TooLarge, "a value is larger than a report may be"),
+    }
+}
+
+enum Top {
+    /// The text is read up to the first element of `usage`.
+    List,
+    Report,
+    Other,
+}
+
+/// Reads the top level of a document until it shows what it is.
+fn read_top(text: &str, limits: &ReportLimits) -> Read_<(Top, usize)> {
+    let mut reader = Reader::new(text, limits.depth_max);
+    if reader.kind()? != Kind::Object {
+        reader.skip()?;
+        reader.end()?;
+        return Ok((Top::Other, reader.offset()));
+    }
+    let mut is_report = false;
+    let mut list_at = None;
+    let read = reader.object(|r, key| {
+        if key.is("usage") && r.kind()? == Kind::Array {
+            list_at = Some(r.offset() + 1);
+            // Stops here: the list is read element by element.
+            return r.fault(FaultKind::Incomplete);
+        }
+        is_report |= key.is("payload") || key.is("signature");
+        skip_member(r, key.is("payload"))
+    });
+    if let Some(at) = list_at {
+        return Ok((Top::List, at));
+    }
+    read?;
+    reader.end()?;
+    Ok((if is_report { Top::Report } else { Top::Other }, reader.offset()))
+}
+
+/// The depth of a payload is counted on its own (contract 1.3).
+fn skip_member(reader: &mut Reader<'_>, is_payload: bool) -> Read_<()> {
+    if is_payload { reader.with_own_depth(Reader::skip) } else { reader.skip() }
+}
+
+/// Where an element of the list stands in the window's text.
+enum Element {
+    At { start: usize, end: usize },
+    EndOfList { end: usize },
+}
+
+fn read_list<R: Read>(
+    mut window: Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+) -> Result<(), CarrierError> {
+    let mut first = true;
+    loop {
+        let step = attempt(&mut window, limits, out, |text| read_element(text, first, &limits.report))?;
+        match step {
+            Ok(Element::At { start, end }) => {
+                let text = window.data()[start..end].to_vec();
+                window.pass(end);
+                out.report(text, None, Vec::new())?;
+            }
+            Ok(Element::EndOfList { end }) => {
+                window.pass(end);
+                return read_tail(window, limits, out, first);
+            }
+            // Too deep or too large is the element's own fault: it is passed over by its brackets.
+            Err(Stop::Full | Stop::Fault(Fault { kind: FaultKind::TooDeep, .. })) => {
+                if !pass_element(&mut window, limits, out)? {
+                    return Ok(());
+                }
+            }
+            Err(stop) => return refuse(stop, window, limits, out),
+        }
+        first = false;
+    }
+}
+
+fn read_element(text: &str, first: bool, limits: &ReportLimits) -> Read_<Element> {
+    let mut reader = Reader::new(text, limits.depth_max);
+    if reader.peek() == Some(b']') {
+        return Ok(Element::EndOfList { end: reader.offset() + 1 });
+    }
+    if !first {
+        reader.comma()?;
+    }
+    let is_object = reader.kind()? == Kind::Object;
+    let start = reader.offset();
+    if is_object {
+        reader.object(|r, key| skip_member(r, key.is("payload")))?;
+    } else {
+        reader.skip()?;
+        // A number may go on beyond the window.
+        if reader.peek().is_none() {
+            return reader.fault(FaultKind::Incomplete);
+        }
+    }
+    Ok(Element::At { start, end: reader.offset() })
+}
+
+/// Passes over an element that is too deep or too large, and hands on what is kept of it, so that
+/// decoding names its fault. False if the input ends within it.
+fn pass_element<R: Read>(
+    window: &mut Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+) -> Result<bool, CarrierError> {
+    let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace() || **b == b',').count();
+    window.pass(blank);
+    let kept_max = limits.report.report_bytes_max + 1;
+    let mut kept: Vec<u8> = Vec::new();
+    let mut brackets = Brackets::default();
+    loop {
+        let data = window.data();
+        let end = brackets.end(data);
+        let taken = end.unwrap_or(data.len());
+        kept.extend_from_slice(&data[..taken.min(kept_max.saturating_sub(kept.len()))]);
+        window.pass(taken);
+        if end.is_some() {
+            break;
+        }
+        if !window.fill().map_err(|e| out.failed(e))? {
+            break;
+        }
+    }
+    let complete = brackets.closed;
+    out.report(kept, None, Vec::new())?;
+    Ok(complete)
+}
+
+/// Finds the end of a container by its brackets and strings alone.
+#[derive(Default)]
+struct Brackets {
+    depth: u64,
+    in_string: bool,
+    after_backslash: bool,
+    closed: bool,
+}
+
+impl Brackets {
+    fn end(&mut self, data: &[u8]) -> Option<usize> {
+        for (i, &byte) in data.iter().enumerate() {
+            if self.in_string {
+                self.in_string = self.after_backslash || byte != b'"';
+                self.after_backslash = !self.after_backslash && byte == b'\\';
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        self.closed = true;
+                        return Some(i + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// What follows the list: other members, the closing brace, nothing more.
+fn read_tail<R: Read>(
+    mut window: Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+    empty: bool,
+) -> Result<(), CarrierError> {
+    let step = attempt(&mut window, limits, out, |text| {
+        let mut reader = Reader::new(text, limits.report.depth_max);
+        reader.rest_of_object(&["usage"])?;
+        reader.end()
+    })?;
+    match step {
+        Ok(()) if window.ended() && empty => out.ignored("a JSON list without a report"),
+        Ok(()) if window.ended() => Ok(()),
+        // The text so far is complete; hold that nothing but white space follows.
+        Ok(()) => read_blank_end(window, limits, out, empty),
+        Err(stop) => refuse(stop, window, limits, out),
+    }
+}
+
+fn read_blank_end<R: Read>(
+    mut window: Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+    empty: bool,
+) -> Result<(), CarrierError> {
+    let all = window.data().len();
+    window.pass(all);
+    loop {
+        let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace()).count();
+        if blank < window.data().len() {
+            return out.refuse_rest(window, limits, Reason::Malformed, "text after the end of the document");
+        }
+        window.pass(blank);
+        if !window.fill().map_err(|e| out.failed(e))? {
+            return if empty { out.ignored("a JSON list without a report") } else { Ok(()) };
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Carriers: from the bytes of an input to the text of each report in it (contract 1.1).
+//!
+//! What an input is, its bytes tell, never its name. Everything streams: the window over an input
+//! is bounded, and so is what is kept of one that cannot be read.
+//!
+//! A fault of one report (its size, depth, fields) is that report's own; the next one is read. A
+//! fault of the document itself (its syntax or encoding) makes the rest of it unreadable: the
+//! reports before it stand, the rest is one suspended report.
+
+mod archive;
+mod json;
+mod window;
+mod xml;
+
+use std::io::{self, Read};
+
+use schemas::disposition::Reason;
+
+use self::window::Window;
+use super::decode::ReportLimits;
+use super::report::{Position, RawReport};
+
+/// Bounds on an input and on what is unpacked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CarrierLimits {
+    pub report: ReportLimits,
+    /// How deep archives may be nested: a bundle holds one level of archives.
+    pub archive_depth_max: u32,
+    pub archive_members_max: u64,
+    /// All that one archive unpacks to, nested ones included, in bytes.
+    pub archive_bytes_max: u64,
+    /// Unpacked to packed bytes, looked at beyond the first 64 MiB.
+    pub archive_ratio_max: u64,
+}
+
+impl Default for CarrierLimits {
+    fn default() -> Self {
+        CarrierLimits {
+            report: ReportLimits::default(),
+            archive_depth_max: 4,
+            archive_members_max: 1_000_000,
+            archive_bytes_max: 8 << 30,
+            archive_ratio_max: 200,
+        }
+    }
+}
+
+impl CarrierLimits {
+    /// Bytes that are kept of an input, or the rest of one, in which no report can be read.
+    fn evidence_bytes_max(&self) -> usize {
+        self.report.report_bytes_max.saturating_mul(8)
+    }
+}
+
+/// What reading an input gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    Report(RawReport),
+    /// A well-formed document without a report: an ACK, a policy, an empty list.
+    Ignored { source: String, what: String },
+}
+
+/// The reading of an input stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum CarrierError {
+    #[error("cannot read {source_name}")]
+    Io { source_name: String, #[source] source: io::Error },
+    /// The receiver of the items wants no more.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Takes what is read; `false` stops the reading.
+pub type Sink<'s> = &'s mut dyn FnMut(Item) -> bool;
+
+/// An input that can be opened more than once: archives are inspected before they are read.
+pub trait Source {
+    fn name(&self) -> &str;
+    /// # Errors
+    /// If the input is not there or may not be read.
+    fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+}
+
+/// Reads all reports of one input, in its own order.
+///
+/// # Errors
+/// If the input cannot be read, or the sink stopped. Whatever the bytes are, they are no error.
+pub fn read_source(source: &dyn Source, limits: &CarrierLimits, sink: Sink<'_>) -> Result<(), CarrierError> {
+    let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
+    let mut window = Window::new(source.open().map_err(failed)?);
+    window.fill_to(512).map_err(failed)?;
+    if archive::is_archive(window.data()) {
+        drop(window);
+        archive::read(source, limits, sink)
+    } else {
+        read_document(window, source.name(), limits, sink)
+    }
+}
+
+/// Reads all reports of one document held in memory (a Kafka record, a test).
+///
+/// # Errors
+/// If the sink stopped.
+pub fn read_bytes(name: &str, bytes: &[u8], limits: &CarrierLimits, sink: Sink<'_>) -> Result<(), CarrierError> {
+    struct Bytes<'a>(&'a str, &'a [u8]);
+    impl Source for Bytes<'_> {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+            Ok(Box::new(self.1))
+        }
+    }
+    read_source(&Bytes(name, bytes), limits, sink)
+}
+
+/// Reads a document that is no archive.
+fn read_document<R: Read>(
+    mut window: Window<R>,
+    name: &str,
+    limits: &CarrierLimits,
+    sink: Sink<'_>,
+) -> Result<(), CarrierError> {
+    let mut out = Output::new(name, sink);
+    window.fill_to(4).map_err(|e| out.failed(e))?;
+    if window.data().starts_with(b"\xef\xbb\xbf") {
+        window.pass(3);
+    }
+    // White space before the document is passed over, however much of it there is.
+    let first = loop {
+        let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let next = window.data().get(blank).copied();
+        if next.is_some() || window.ended() {
+            break next;
+        }
+        window.pass(blank);
+        window.fill().map_err(|e| out.failed(e))?;
+    };
+    match first {
+        Some(b'<') => xml::read(window, limits, &mut out),
+        Some(b'{' | b'[') => json::read(window, limits, &mut out),
+        Some(_) => out.refuse_rest(window, limits, Reason::Malformed, "neither XML, JSON nor a bundle"),
+        None => out.refuse_rest(window, limits, Reason::Malformed, "the input is empty"),
+    }
+}
+
+/// Numbers the reports of one input, and hands them on.
+struct Output<'s, 'n> {
+    name: &'n str,
+    sink: Sink<'s>,
+    next_offset: u64,
+}
+
+impl<'s, 'n> Output<'s, 'n> {
+    fn new(name: &'n str, sink: Sink<'s>) -> Self {
+        Output { name, sink, next_offset: 0 }
+    }
+
+    fn failed(&self, source: io::Error) -> CarrierError {
+        CarrierError::Io { source_name: self.name.to_owned(), source }
+    }
+
+    fn item(&mut self, item: Item) -> Result<(), CarrierError> {
+        if (self.sink)(item) { Ok(()) } else { Err(CarrierError::Stopped) }
+    }
+
+    fn report(&mut self, text: Vec<u8>, refused: Option<(Reason, String)>, context: Vec<u8>) -> Result<(), CarrierError> {
+        let position = Position { source: self.name.to_owned(), offset: self.next_offset };
+        self.next_offset += 1;
+        self.item(Item::Report(RawReport { position, text, refused, context }))
+    }
+
+    fn ignored(&mut self, what: &str) -> Result<(), CarrierError> {
+        self.item(Item::Ignored { source: self.name.to_owned(), what: what.to_owned() })
+    }
+
+    /// The rest of the input, in which no report can be read, is one suspended report.
+    fn refuse_rest<R: Read>(
+        &mut self,
+        window: Window<R>,
+        limits: &CarrierLimits,
+        reason: Reason,
+        what: &str,
+    ) -> Result<(), CarrierError> {
+        let detail = format!("{what}, at byte {} of the input", window.position());
+        self.refuse_rest_as(window, limits, reason, detail)
+    }
+
+    fn refuse_rest_as<R: Read>(
+        &mut self,
+        mut window: Window<R>,
+        limits: &CarrierLimits,
+        reason: Reason,
+        mut detail: String,
+    ) -> Result<(), CarrierError> {
+        let kept_max = limits.evidence_bytes_max();
+        window.fill_to(kept_max + 1).map_err(|e| self.failed(e))?;
+        let data = window.data();
+        if data.len() > kept_max {
+            detail.push_str(&format!("; the first {kept_max} bytes are kept"));
+        }
+        let kept = data[..data.len().min(kept_max)].to_vec();
+        self.report(kept, Some((reason, detail)), Vec::new())
+    }
+}

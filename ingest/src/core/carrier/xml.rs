@@ -1,0 +1,458 @@
+//! The XML carrier: `<smartLicense>` with reports, or one bare `<RUMReport>`.
+
+use std::io::Read;
+
+use quick_xml::XmlVersion;
+use quick_xml::events::attributes::Attributes;
+use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::reader::Reader;
+use schemas::disposition::Reason;
+
+use super::window::Window;
+use super::{CarrierError, CarrierLimits, Output};
+
+const ROOT: &str = "smartLicense";
+const REPORT: &str = "RUMReport";
+
+/// Where in the document the next part is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// At the very start: only here may an XML declaration stand.
+    Start,
+    Prolog,
+    /// Inside the root element of this name.
+    Root(String),
+    Epilog,
+}
+
+/// One part of a document, complete in itself, and the bytes it takes.
+struct Part {
+    what: What,
+    bytes: usize,
+}
+
+enum What {
+    /// White space, comment, processing instruction, text of no account.
+    Nothing,
+    RootStart(String),
+    RootEnd,
+    /// A report's joined text.
+    Report(String),
+    /// A report that is no text: it holds elements.
+    ReportWithElements,
+    /// Any other element.
+    Sibling,
+    End,
+}
+
+/// Why no part could be read.
+enum Fault {
+    /// May be mended by more text.
+    Incomplete,
+    Wrong(String),
+    /// Wrong for the whole input, whatever was read of it (contract 1.3).
+    Doctype,
+}
+
+pub(super) fn read<R: Read>(
+    mut window: Window<R>,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+) -> Result<(), CarrierError> {
+    let mut place = Place::Start;
+    let mut pending = Pending::default();
+    // Escaped, a report's text can be six times as long as it is.
+    let part_max = limits.report.report_bytes_max.saturating_mul(8);
+    loop {
+        let (text, broken) = window.text();
+        let part = next_part(text, &place);
+        let complete = window.ended();
+        match part {
+            Ok(Part { what: What::End, .. }) if complete && !broken => return pending.finish(&place, out),
+            Ok(Part { what: What::End, .. }) | Err(Fault::Incomplete) if broken => {
+                return pending.refuse(window, limits, Reason::Malformed, "not UTF-8".to_owned(), out);
+            }
+            Ok(Part { what: What::End, .. }) => {
+                window.fill().map_err(|e| out.failed(e))?;
+            }
+            Ok(Part { what, bytes }) => {
+                pending.take(what, &window.data()[..bytes], &mut place, out)?;
+                window.pass(bytes);
+            }
+            Err(Fault::Doctype) => {
+                let what = "a DOCTYPE, which no carrier has".to_owned();
+                return pending.refuse(window, limits, Reason::Malformed, what, out);
+            }
+            Err(Fault::Wrong(what)) if complete || broken => {
+                return pending.refuse(window, limits, Reason::Malformed, what, out);
+            }
+            Err(Fault::Incomplete) if complete => {
+                let what = "the document ends inside an element".to_owned();
+                return pending.refuse(window, limits, Reason::Malformed, what, out);
+            }
+            Err(_) if window.data().len() > part_max => {
+                if !pending.pass_oversize(&mut window, &mut place, limits, out)? {
+                    let what = "an element is larger than a report may be".to_owned();
+                    return pending.refuse(window, limits, Reason::TooLarge, what, out);
+                }
+            }
+            // What looks wrong may only be cut by the window.
+            Err(_) => {
+                window.fill().map_err(|e| out.failed(e))?;
+            }
+        }
+    }
+}
+
+/// Holds a report back until it is known which elements stand beside it.
+#[derive(Default)]
+struct Pending {
+    report: Option<(Vec<u8>, Option<(Reason, String)>)>,
+    context: Vec<u8>,
+    reports: u64,
+}
+
+impl Pending {
+    fn take(&mut self, what: What, bytes: &[u8], place: &mut Place, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
+        match what {
+            What::Nothing | What::End => {}
+            What::RootStart(name) => {
+                *place = Place::Root(name);
+                return Ok(());
+            }
+            What::RootEnd => *place = Place::Epilog,
+            What::Sibling => {
+                if *place == Place::Prolog || *place == Place::Start {
+                    *place = Place::Epilog;
+                } else {
+                    self.context.extend_from_slice(bytes);
+                }
+            }
+            What::Report(text) => {
+                let text = text.trim_matches([' ', '\t', '\n', '\r']).as_bytes().to_vec();
+                self.report(text, None, place, out)?;
+            }
+            What::ReportWithElements => {
+                let refused = (Reason::Malformed, "the RUMReport element holds elements, not JSON".to_owned());
+                self.report(bytes.to_vec(), Some(refused), place, out)?;
+            }
+        }
+        if *place == Place::Start {
+            *place = Place::Prolog;
+        }
+        Ok(())
+    }
+
+    fn report(
+        &mut self,
+        text: Vec<u8>,
+        refused: Option<(Reason, String)>,
+        place: &mut Place,
+        out: &mut Output<'_, '_>,
+    ) -> Result<(), CarrierError> {
+        if !matches!(place, Place::Root(_)) {
+            *place = Place::Epilog;
+        }
+        // Elements before the first report are kept with it; later ones with the report before.
+        let before_first = if self.reports == 0 { std::mem::take(&mut self.context) } else { Vec::new() };
+        self.flush(out)?;
+        self.reports += 1;
+        self.context = before_first;
+        self.report = Some((text, refused));
+        Ok(())
+    }
+
+    fn flush(&mut self, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
+        match self.report.take() {
+            Some((text, refused)) => out.report(text, refused, std::mem::take(&mut self.context)),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self, place: &Place, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
+        self.flush(out)?;
+        if *place != Place::Epilog {
+            let refused = (Reason::Malformed, "the document has no root element".to_owned());
+            return out.report(Vec::new(), Some(refused), Vec::new());
+        }
+        if self.reports == 0 {
+            out.ignored("an XML document without a RUMReport")?;
+        }
+        Ok(())
+    }
+
+    fn refuse<R: Read>(
+        mut self,
+        window: Window<R>,
+        limits: &CarrierLimits,
+        reason: Reason,
+        what: String,
+        out: &mut Output<'_, '_>,
+    ) -> Result<(), CarrierError> {
+        self.flush(out)?;
+        out.refuse_rest(window, limits, reason, &what)
+    }
+
+    /// Passes over a report that does not fit in the window, and hands on what is kept of it, so
+    /// that decoding names its fault. False if it is no report, or has no end.
+    fn pass_oversize<R: Read>(
+        &mut self,
+        window: &mut Window<R>,
+        place: &mut Place,
+        limits: &CarrierLimits,
+        out: &mut Output<'_, '_>,
+    ) -> Result<bool, CarrierError> {
+        let (text, _) = window.text();
+        let start = text.len() - text.trim_start().len();
+        let is_report = text[start..].strip_prefix('<').is_some_and(|t| {
+            t.strip_prefix(REPORT).is_some_and(|t| t.starts_with(['>', ' ', '\t', '\n', '\r']))
+        });
+        let Some(content) = is_report.then(|| text[start..].find('>')).flatten() else {
+            return Ok(false);
+        };
+        let content = text[start + content + 1..].trim_start();
+        let content = content.strip_prefix(CDATA).unwrap_or(content).trim_start();
+        let kept = content.as_bytes()[..content.len().min(limits.evidence_bytes_max())].to_vec();
+        self.report(kept, None, place, out)?;
+        pass_to_report_end(window, out)
+    }
+}
+
+const CDATA: &str = "<![CDATA[";
+
+/// Passes to behind the next `</RUMReport>` that stands outside a CDATA section.
+fn pass_to_report_end<R: Read>(window: &mut Window<R>, out: &Output<'_, '_>) -> Result<bool, CarrierError> {
+    let mut in_cdata = false;
+    loop {
+        let data = window.data();
+        let find = |pattern: &[u8]| data.windows(pattern.len()).position(|w| w == pattern);
+        let found = if in_cdata { find(b"]]>").map(|at| at + 3) } else { find(b"<") };
+        let (step, more) = match found {
+            Some(after) if in_cdata => {
+                in_cdata = false;
+                (after, false)
+            }
+            Some(at) if data[at..].starts_with(CDATA.as_bytes()) => {
+                in_cdata = true;
+                (at + CDATA.len(), false)
+            }
+            Some(at) if data[at..].starts_with(b"</RUMReport") => match data[at..].iter().position(|b| *b == b'>') {
+                Some(end) => {
+                    window.pass(at + end + 1);
+                    return Ok(true);
+                }
+                None => (at, true),
+            },
+            // The bytes at the end may be the start of one of the patterns.
+            Some(at) if data.len() - at < 16 => (at, true),
+            Some(at) => (at + 1, false),
+            None => (data.len().saturating_sub(16), true),
+        };
+        window.pass(step);
+        if more && !window.fill().map_err(|e| out.failed(e))? {
+            return Ok(false);
+        }
+    }
+}
+
+/// Reads the next part at the start of the text.
+fn next_part(text: &str, place: &Place) -> Result<Part, Fault> {
+    let mut reader = Reader::from_str(text);
+    let config = reader.config_mut();
+    config.allow_unmatched_ends = true;
+    config.check_comments = true;
+    let event = next_event(&mut reader)?;
+    let in_root = matches!(place, Place::Root(_));
+    let what = match event {
+        Event::Eof => What::End,
+        Event::DocType(_) => return Err(Fault::Doctype),
+        Event::Decl(declaration) => {
+            if *place != Place::Start {
+                return wrong("an XML declaration inside the document");
+            }
+            check_declaration(&declaration)?;
+            What::Nothing
+        }
+        Event::Comment(_) | Event::PI(_) => What::Nothing,
+        Event::Text(content) => {
+            let content: &str = &content.into_inner();
+            check_text(content)?;
+            if !in_root && !content.trim_matches([' ', '\t', '\n', '\r']).is_empty() {
+                return wrong("text outside the root element");
+            }
+            What::Nothing
+        }
+        Event::CData(_) | Event::GeneralRef(_) if !in_root => return wrong("text outside the root element"),
+        Event::CData(content) => {
+            check_chars(&content)?;
+            What::Nothing
+        }
+        Event::GeneralRef(reference) => {
+            resolve(&reference)?;
+            What::Nothing
+        }
+        Event::End(end) => match place {
+            Place::Root(name) if end.name().as_ref() == name.as_str() => What::RootEnd,
+            _ => return wrong("an end tag without its start tag"),
+        },
+        Event::Start(_) | Event::Empty(_) if *place == Place::Epilog => return wrong("a second root element"),
+        Event::Empty(start) => {
+            check_start(&start)?;
+            match (start.local_name().as_ref(), in_root) {
+                (REPORT, _) => What::Report(String::new()),
+                _ => What::Sibling,
+            }
+        }
+        Event::Start(start) => {
+            check_start(&start)?;
+            match (start.local_name().as_ref(), in_root) {
+                (REPORT, _) => read_report(&mut reader)?,
+                (ROOT, false) => What::RootStart(start.name().as_ref().to_owned()),
+                _ => {
+                    read_element(&mut reader)?;
+                    What::Sibling
+                }
+            }
+        }
+    };
+    let bytes = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+    Ok(Part { what, bytes })
+}
+
+fn wrong<T>(what: &str) -> Result<T, Fault> {
+    Err(Fault::Wrong(what.to_owned()))
+}
+
+fn next_event<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, Fault> {
+    reader.read_event().map_err(|error| match error {
+        quick_xml::Error::Syntax(_) => Fault::Incomplete,
+        other => Fault::Wrong(format!("not XML: {other}")),
+    })
+}
+
+/// Reads the content of a report, whose start tag was read, to its end tag.
+fn read_report(reader: &mut Reader<&[u8]>) -> Result<What, Fault> {
+    let mut text = String::new();
+    let mut has_elements = false;
+    let mut depth = 0u64;
+    loop {
+        match next_event(reader)? {
+            Event::Text(content) => {
+                check_text(&content.borrow().into_inner())?;
+                text.push_str(&content.xml10_content());
+            }
+            Event::CData(content) => {
+                check_chars(&content)?;
+                text.push_str(&content.xml10_content());
+            }
+            Event::GeneralRef(reference) => text.push(resolve(&reference)?),
+            Event::Comment(_) | Event::PI(_) => {}
+            Event::Start(start) => {
+                check_start(&start)?;
+                has_elements = true;
+                depth += 1;
+            }
+            Event::Empty(start) => {
+                check_start(&start)?;
+                has_elements = true;
+            }
+            Event::End(_) if depth == 0 => break,
+            Event::End(_) => depth -= 1,
+            Event::Eof => return Err(Fault::Incomplete),
+            Event::DocType(_) | Event::Decl(_) => return wrong("a declaration inside an element"),
+        }
+    }
+    Ok(if has_elements { What::ReportWithElements } else { What::Report(text) })
+}
+
+/// Passes over an element, whose start tag was read, holding that it is well-formed.
+fn read_element(reader: &mut Reader<&[u8]>) -> Result<(), Fault> {
+    let mut depth = 0u64;
+    loop {
+        match next_event(reader)? {
+            Event::Text(content) => check_text(&content.into_inner())?,
+            Event::CData(content) => check_chars(&content)?,
+            Event::GeneralRef(reference) => drop(resolve(&reference)?),
+            Event::Comment(_) | Event::PI(_) => {}
+            Event::Start(start) => {
+                check_start(&start)?;
+                depth += 1;
+            }
+            Event::Empty(start) => check_start(&start)?,
+            Event::End(_) if depth == 0 => return Ok(()),
+            Event::End(_) => depth -= 1,
+            Event::Eof => return Err(Fault::Incomplete),
+            Event::DocType(_) | Event::Decl(_) => return wrong("a declaration inside an element"),
+        }
+    }
+}
+
+/// Other encodings than UTF-8 are malformed (contract 1.3).
+fn check_declaration(declaration: &quick_xml::events::BytesDecl<'_>) -> Result<(), Fault> {
+    if declaration.version().is_err() {
+        return wrong("an XML declaration without a version");
+    }
+    match declaration.encoding() {
+        None => Ok(()),
+        Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("utf8") => Ok(()),
+        Some(_) => wrong("the document declares another encoding than UTF-8"),
+    }
+}
+
+/// Checks what the tokenizer leaves unchecked of a start tag: its name and attributes.
+fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
+    let name = start.name();
+    let name: &str = name.as_ref();
+    let starts_well = name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == ':');
+    if !starts_well || name.contains(['<', '&', '"', '\'', '=']) {
+        return Err(Fault::Wrong(format!("'{}' is no element name", name.escape_debug())));
+    }
+    let attributes: Attributes<'_> = start.attributes();
+    for attribute in attributes {
+        let attribute = attribute.map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
+        let value: &str = &attribute.value;
+        if value.contains('<') {
+            return wrong("a '<' in an attribute");
+        }
+        check_chars(value)?;
+        attribute
+            .normalized_value(XmlVersion::Implicit1_0)
+            .map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
+    }
+    Ok(())
+}
+
+fn check_text(text: &str) -> Result<(), Fault> {
+    if text.contains("]]>") {
+        return wrong("']]>' outside a CDATA section");
+    }
+    check_chars(text)
+}
+
+fn is_xml_char(c: char) -> bool {
+    !matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
+}
+
+fn check_chars(text: &str) -> Result<(), Fault> {
+    // Control characters are the only ones in ASCII; most text has none, and none is looked at twice.
+    match text.chars().find(|c| !is_xml_char(*c)) {
+        Some(c) => Err(Fault::Wrong(format!("the character U+{:04X}, which XML has not", u32::from(c)))),
+        None => Ok(()),
+    }
+}
+
+/// A character reference, or one of the five entities that XML has without a DOCTYPE.
+fn resolve(reference: &BytesRef<'_>) -> Result<char, Fault> {
+    if let Some(c) = reference.resolve_char_ref().map_err(|e| Fault::Wrong(format!("not XML: {e}")))? {
+        return if is_xml_char(c) { Ok(c) } else { wrong("a reference to a character that XML has not") };
+    }
+    let name: &str = &reference.borrow().into_inner();
+    match name {
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "amp" => Ok('&'),
+        "quot" => Ok('"'),
+        "apos" => Ok('\''),
+        other => Err(Fault::Wrong(format!("the entity '{}', which is not declared", other.escape_debug()))),
+    }
+}

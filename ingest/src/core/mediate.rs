@@ -1,0 +1,178 @@
+//! One disposition for each report (contract 1.3).
+//!
+//! | decoded | source, signer | known id | signature | disposition |
+//! | --- | --- | --- | --- | --- |
+//! | no | | | | suspended, the reason of decoding |
+//! | yes | not allowed, mismatch | | | suspended |
+//! | yes | good | same bytes | not looked at | duplicate |
+//! | yes | good | no, or other bytes | missing, unknown, invalid, against policy | suspended |
+//! | yes | good | other bytes | good | suspended, `content-conflict` |
+//! | yes | good | no | good | accepted |
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use schemas::disposition::{Disposition, Reason, SignaturePolicy, SignatureStatus};
+use schemas::key::Algorithm;
+
+use super::keyring::{Keyring, Verdict};
+use super::report::{DecodedReport, Judged, RefusedReport, Signer};
+
+/// The settings by which reports are judged.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub policy: SignaturePolicy,
+    /// Collectors whose reports are taken (R10.9).
+    pub collectors: Vec<String>,
+    /// A vendor's other tokens for the three algorithms.
+    pub signing_types: HashMap<String, Algorithm>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            policy: SignaturePolicy::default(),
+            collectors: ["cslu", "ssm-on-prem", "dna-center", "vmanage", "file"].map(str::to_owned).to_vec(),
+            signing_types: HashMap::new(),
+        }
+    }
+}
+
+impl Rules {
+    fn algorithm(&self, signing_type: &str) -> Option<Algorithm> {
+        Algorithm::parse(signing_type).or_else(|| self.signing_types.get(signing_type).copied())
+    }
+}
+
+/// What is known of a report's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    New,
+    Duplicate,
+    Conflict,
+}
+
+/// What looking at the signature gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    Status(SignatureStatus),
+    Suspend(Reason),
+}
+
+/// Checks that need neither index nor keys: the source, and whether the signer may sign this.
+#[must_use]
+pub fn check_origin(report: &DecodedReport, collector: &str, rules: &Rules) -> Option<(Reason, String)> {
+    if !rules.collectors.iter().any(|c| c == collector) {
+        return Some((
+            Reason::SourceNotAllowed,
+            format!("the collector '{}' is none of {}", collector.escape_debug(), rules.collectors.join(", ")),
+        ));
+    }
+    match &report.signer {
+        Signer::Reporter => None,
+        Signer::Named(udi) if *udi == report.udi || report.readings.ha_udi.contains(udi) => None,
+        Signer::Named(udi) => Some((
+            Reason::UdiMismatch,
+            format!("{udi} signed, but the report is of {} and its group", report.udi),
+        )),
+        Signer::Unreadable => Some((Reason::UdiMismatch, "the signature's sudi names no device".to_owned())),
+    }
+}
+
+/// Looks at the signature of a report that is no duplicate.
+#[must_use]
+pub fn check_signature(report: &DecodedReport, keyring: &Keyring, rules: &Rules) -> Checked {
+    let Some(signature) = &report.signature else {
+        return Checked::Suspend(Reason::SignatureMissing);
+    };
+    let unverifiable = || {
+        let accepted = match rules.policy {
+            SignaturePolicy::Accept => true,
+            SignaturePolicy::AcceptPrepaid => !report.readings.utility,
+            SignaturePolicy::Suspend => false,
+        };
+        if accepted {
+            Checked::Status(SignatureStatus::Unverifiable)
+        } else {
+            Checked::Suspend(Reason::SignatureUnverifiable)
+        }
+    };
+    // An object payload is no signed bytes; a token that is not mapped (builtin among them) can be
+    // checked by the vendor alone.
+    let (Some(message), Some(algorithm)) = (&report.signed_payload, rules.algorithm(&signature.signing_type)) else {
+        return unverifiable();
+    };
+    let signer = match &report.signer {
+        Signer::Named(udi) => udi,
+        Signer::Reporter | Signer::Unreadable => &report.udi,
+    };
+    let value = decode_base64(&signature.value);
+    match keyring.verify(signer, algorithm, message, value.as_deref(), report.last_end) {
+        Verdict::Verified => Checked::Status(SignatureStatus::Verified),
+        Verdict::TrustUnknown => Checked::Suspend(Reason::TrustUnknown),
+        Verdict::Invalid => Checked::Suspend(Reason::SignatureInvalid),
+        Verdict::NotValidThen => Checked::Suspend(Reason::TrustNotValidThen),
+    }
+}
+
+/// Base64 that may hold line breaks.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    if text.bytes().any(|b| b.is_ascii_whitespace()) {
+        let compact: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+        STANDARD.decode(compact).ok()
+    } else {
+        STANDARD.decode(text).ok()
+    }
+}
+
+/// The last word on a report that was decoded and whose origin is good.
+#[must_use]
+pub fn judge(probe: Probe, checked: Option<Checked>) -> Judged {
+    let suspended = |reason: Reason, detail: &str| Judged {
+        disposition: Disposition::Suspended,
+        reason: Some(reason),
+        detail: Some(detail.to_owned()),
+        signature: None,
+    };
+    match (probe, checked) {
+        (Probe::Duplicate, _) => {
+            Judged { disposition: Disposition::Duplicate, reason: None, detail: None, signature: None }
+        }
+        (_, Some(Checked::Suspend(reason))) => suspended(reason, signature_detail(reason)),
+        (Probe::Conflict, Some(Checked::Status(_))) => suspended(
+            Reason::ContentConflict,
+            "an accepted report has this device and report id, but another payload",
+        ),
+        (Probe::New, Some(Checked::Status(status))) => Judged {
+            disposition: Disposition::Accepted,
+            reason: None,
+            detail: None,
+            signature: Some(status),
+        },
+        (Probe::New | Probe::Conflict, None) => {
+            unreachable!("only a duplicate is judged without looking at its signature")
+        }
+    }
+}
+
+/// A report that was refused before its id was looked up.
+#[must_use]
+pub fn suspend(refused: &RefusedReport) -> Judged {
+    Judged {
+        disposition: Disposition::Suspended,
+        reason: Some(refused.reason),
+        detail: Some(refused.detail.clone()),
+        signature: None,
+    }
+}
+
+fn signature_detail(reason: Reason) -> &'static str {
+    match reason {
+        Reason::SignatureMissing => "the report has no signature, or one without type or value",
+        Reason::TrustUnknown => "no trust code of the signer is on record",
+        Reason::SignatureInvalid => "no trust code on record of that algorithm verifies the signature",
+        Reason::TrustNotValidThen => "the trust code that verifies it was not in force at the report's last end_time",
+        _ => "the signature cannot be checked here, and the policy wants it verified",
+    }
+}

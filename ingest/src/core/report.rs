@@ -1,0 +1,110 @@
+//! A report on its way through mediation: each stage takes the type that the stage before made.
+
+use schemas::disposition::{Disposition, Reason, SignatureStatus};
+use schemas::period::EpochSeconds;
+use schemas::udi::Udi;
+
+/// Where a report was found: the input, and its place in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// A path, or a path and the archive member (`a.tar.gz!b.tar.gz!dev_1.txt`).
+    pub source: String,
+    /// Number of the report in its input, from 0.
+    pub offset: u64,
+}
+
+/// What the carrier gave: the JSON text of one report, or bytes in which none could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawReport {
+    pub position: Position,
+    /// The report's JSON text; of a refused one, the bytes as they came.
+    pub text: Vec<u8>,
+    /// Set where the carrier itself was broken, or was not followed to its end.
+    pub refused: Option<(Reason, String)>,
+    /// Elements beside the report in its document, kept as evidence.
+    pub context: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measurement {
+    pub metric: String,
+    pub start: EpochSeconds,
+    pub end: EpochSeconds,
+    pub value: i64,
+}
+
+/// What could be read of a report. Of one that is decoded without fault, every required field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    pub layout: Option<i32>,
+    pub udi: Option<Udi>,
+    pub report_id: Option<u64>,
+    pub payload_sha256: Option<[u8; 32]>,
+    pub tag: Option<String>,
+    pub utility: bool,
+    pub software_version: Option<String>,
+    pub subscription_id: Option<String>,
+    pub ha_udi: Vec<Udi>,
+    pub measurements: Vec<Measurement>,
+}
+
+impl Readings {
+    /// The first start and the last end of the measurements that count as usage.
+    #[must_use]
+    pub fn usage_span(&self) -> Option<(EpochSeconds, EpochSeconds)> {
+        let usage = || {
+            self.measurements.iter().filter(|m| m.metric == schemas::journal::ENTITLEMENT_METRIC)
+        };
+        Some((usage().map(|m| m.start).min()?, usage().map(|m| m.end).max()?))
+    }
+}
+
+/// The outer signature, complete enough to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OuterSignature {
+    pub signing_type: String,
+    pub value: String,
+}
+
+/// Who signed, as the outer signature names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// No `sudi`: the reporting PI.
+    Reporter,
+    Named(Udi),
+    /// A `sudi` that names nobody.
+    Unreadable,
+}
+
+/// A report whose fields are all there and well-formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedReport {
+    pub readings: Readings,
+    pub udi: Udi,
+    pub report_id: u64,
+    pub payload_sha256: [u8; 32],
+    /// The signed bytes; `None` for an object payload, which cannot be checked.
+    pub signed_payload: Option<Vec<u8>>,
+    pub signer: Signer,
+    pub signature: Option<OuterSignature>,
+    pub last_end: EpochSeconds,
+}
+
+/// A report that cannot be taken further, with what could be read of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedReport {
+    pub reason: Reason,
+    /// What exactly is wrong, and where.
+    pub detail: String,
+    pub readings: Readings,
+}
+
+/// The end of a report's way: one disposition, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub disposition: Disposition,
+    pub reason: Option<Reason>,
+    pub detail: Option<String>,
+    /// Only of an accepted report.
+    pub signature: Option<SignatureStatus>,
+}

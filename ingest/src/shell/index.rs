@@ -1,0 +1,256 @@
+//! The index of accepted reports: a cache on disk, rebuilt from the journal whenever it disagrees.
+//!
+//! The journal is the truth. The index holds the payload digest of every accepted report by its id,
+//! and the version of the journal that it stands at, both written in one atomic batch after the
+//! commit is durable. A crash in between leaves it behind; what it lacks is read from the files that
+//! the missing commits added. If it belongs to another table, is ahead, or is damaged, it is thrown
+//! away and read anew. Memory is bounded whatever its size.
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{DataType, Decimal128Type};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use futures::StreamExt as _;
+use lake::Table;
+use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use schemas::disposition::Disposition;
+use schemas::udi::Udi;
+
+use crate::core::mediate::Probe;
+
+/// Memory for blocks that are read.
+const CACHE_BYTES: u64 = 32 << 20;
+/// The memtable of a keyspace goes to disk at this size.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+const BATCH_ENTRIES: usize = 20_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("the index in {path} cannot be used; it is only a cache, so delete the folder and try again")]
+    Store { path: String, #[source] source: Box<fjall::Error> },
+    #[error("the index in {path} is in use: another ingest runs on this lake; wait until it is done")]
+    InUse { path: String },
+    #[error("the index in {path} cannot be removed")]
+    Remove { path: String, #[source] source: std::io::Error },
+    #[error(transparent)]
+    Lake(#[from] lake::LakeError),
+    #[error("an accepted row of the journal lacks its device, report id or payload digest")]
+    NotAJournal,
+    #[error("cannot read accepted reports from the journal")]
+    Read(#[source] Box<datafusion::error::DataFusionError>),
+}
+
+type Result<T, E = IndexError> = std::result::Result<T, E>;
+
+/// Identity of a report, as the key of the index: the parts, each ended by its length.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReportKey(Vec<u8>);
+
+impl ReportKey {
+    #[must_use]
+    pub fn new(udi: &Udi, report_id: u64) -> Self {
+        Self::from_parts(&udi.pid, &udi.serial, report_id)
+    }
+
+    fn from_parts(pid: &str, serial: &str, report_id: u64) -> Self {
+        // Lengths stand behind the texts, so that keys of one device lie together.
+        let mut key = Vec::with_capacity(pid.len() + serial.len() + 12);
+        key.extend_from_slice(pid.as_bytes());
+        key.extend_from_slice(serial.as_bytes());
+        key.extend_from_slice(&(pid.len() as u16).to_be_bytes());
+        key.extend_from_slice(&(serial.len() as u16).to_be_bytes());
+        key.extend_from_slice(&report_id.to_be_bytes());
+        ReportKey(key)
+    }
+}
+
+pub type Digest = [u8; 32];
+
+pub struct Index {
+    path: PathBuf,
+    database: Database,
+    reports: Keyspace,
+    state: Keyspace,
+    version: u64,
+}
+
+const AT: &str = "at";
+
+impl Index {
+    /// Opens the index of a journal, and brings it to the journal's loaded version.
+    ///
+    /// # Errors
+    /// If the folder cannot be used, another process uses it, or the journal cannot be read.
+    pub async fn open(dir: &Path, journal: &Table) -> Result<Index> {
+        let path = dir.join("index");
+        let opened = Self::open_store(&path);
+        let mut index = match opened {
+            Ok(index) => index,
+            Err(error @ IndexError::InUse { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the index is damaged and is built anew");
+                Self::discard(&path)?;
+                Self::open_store(&path)?
+            }
+        };
+        match index.state_at(journal)? {
+            Some(version) => index.version = version,
+            None => {
+                drop(index);
+                Self::discard(&path)?;
+                index = Self::open_store(&path)?;
+            }
+        }
+        index.catch_up(journal).await?;
+        Ok(index)
+    }
+
+    fn open_store(path: &Path) -> Result<Index> {
+        let failed = |error: fjall::Error| match error {
+            fjall::Error::Locked => IndexError::InUse { path: path.display().to_string() },
+            other => IndexError::Store { path: path.display().to_string(), source: Box::new(other) },
+        };
+        std::fs::create_dir_all(path).map_err(|e| failed(e.into()))?;
+        let database = Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .worker_threads(1)
+            .open()
+            .map_err(failed)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let reports = database.keyspace("reports", options).map_err(failed)?;
+        let state = database.keyspace("state", options).map_err(failed)?;
+        Ok(Index { path: path.to_path_buf(), database, reports, state, version: 0 })
+    }
+
+    fn discard(path: &Path) -> Result<()> {
+        std::fs::remove_dir_all(path)
+            .map_err(|source| IndexError::Remove { path: path.display().to_string(), source })
+    }
+
+    fn failed(&self, error: fjall::Error) -> IndexError {
+        IndexError::Store { path: self.path.display().to_string(), source: Box::new(error) }
+    }
+
+    /// The journal's version that the index stands at; `None` if it is of another table, or ahead.
+    fn state_at(&self, journal: &Table) -> Result<Option<u64>> {
+        let Some(state) = self.state.get(AT).map_err(|e| self.failed(e))? else {
+            return Ok(Some(0).filter(|_| self.reports.is_empty().unwrap_or(false)));
+        };
+        let id = journal.id()?;
+        let version = state
+            .strip_prefix(id.as_bytes())
+            .and_then(|rest| rest.try_into().ok())
+            .map(u64::from_be_bytes);
+        Ok(version.filter(|v| *v <= journal.version()))
+    }
+
+    /// Takes in what the journal's commits added since the index's version.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn catch_up(&mut self, journal: &Table) -> Result<()> {
+        if self.version == journal.version() {
+            return Ok(());
+        }
+        let changes = journal.changes_since(self.version).await?;
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let provider = match changes {
+            Some(changes) if self.version > 0 => {
+                let accepted = format!("disposition={}/", Disposition::Accepted.as_str());
+                let files: Vec<String> =
+                    changes.added.into_iter().filter(|path| path.starts_with(&accepted)).collect();
+                if files.is_empty() {
+                    return self.record(std::iter::empty(), journal);
+                }
+                journal.provider_of_files(&session, files).await?
+            }
+            _ => journal.provider(&session).await?,
+        };
+        let read = |e| IndexError::Read(Box::new(e));
+        let mut rows = session
+            .read_table(provider)
+            .and_then(|t| t.filter(col("disposition").eq(lit(Disposition::Accepted.as_str()))))
+            .and_then(|t| t.select_columns(&["udi_pid", "udi_serial", "report_id", "payload_sha256"]))
+            .map_err(read)?
+            .execute_stream()
+            .await
+            .map_err(read)?;
+        while let Some(batch) = rows.next().await {
+            self.insert(entries(&batch.map_err(read)?)?.into_iter(), None)?;
+        }
+        self.record(std::iter::empty(), journal)
+    }
+
+    /// Looks a report up.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn probe(&self, key: &ReportKey, digest: &Digest) -> Result<Probe> {
+        let held = self.reports.get(&key.0).map_err(|e| self.failed(e))?;
+        Ok(match held {
+            None => Probe::New,
+            Some(held) if *held == digest[..] => Probe::Duplicate,
+            Some(_) => Probe::Conflict,
+        })
+    }
+
+    /// Takes in reports whose commit is durable, and the version of that commit.
+    ///
+    /// # Errors
+    /// If the index cannot be written.
+    pub fn record(
+        &mut self,
+        accepted: impl Iterator<Item = (ReportKey, Digest)>,
+        journal: &Table,
+    ) -> Result<()> {
+        let mut at = journal.id()?.into_bytes();
+        at.extend_from_slice(&journal.version().to_be_bytes());
+        self.insert(accepted, Some(at))?;
+        self.version = journal.version();
+        Ok(())
+    }
+
+    fn insert(&self, entries: impl Iterator<Item = (ReportKey, Digest)>, at: Option<Vec<u8>>) -> Result<()> {
+        let mut batch = self.database.batch();
+        for (key, digest) in entries {
+            batch.insert(&self.reports, key.0, digest);
+            if at.is_none() && batch.len() >= BATCH_ENTRIES {
+                std::mem::replace(&mut batch, self.database.batch()).commit().map_err(|e| self.failed(e))?;
+            }
+        }
+        if let Some(at) = at {
+            batch.insert(&self.state, AT, at);
+        }
+        batch.commit().map_err(|e| self.failed(e))
+    }
+}
+
+/// Keys and digests of a batch of the journal's columns. An accepted row has all of them.
+fn entries(batch: &RecordBatch) -> Result<Vec<(ReportKey, Digest)>> {
+    let text = |i: usize| {
+        arrow::compute::cast(batch.column(i), &DataType::Utf8)
+            .map(|array| array.as_string::<i32>().clone())
+            .map_err(|e| IndexError::Read(Box::new(e.into())))
+    };
+    let (pids, serials, digests) = (text(0)?, text(1)?, text(3)?);
+    let ids = batch.column(2).as_primitive_opt::<Decimal128Type>();
+    let entry = |i: usize| {
+        let id = ids.filter(|ids| ids.is_valid(i)).and_then(|ids| u64::try_from(ids.value(i)).ok())?;
+        let digest = unhex(digests.is_valid(i).then(|| digests.value(i))?)?;
+        (pids.is_valid(i) && serials.is_valid(i))
+            .then(|| (ReportKey::from_parts(pids.value(i), serials.value(i), id), digest))
+    };
+    (0..batch.num_rows()).map(|i| entry(i).ok_or(IndexError::NotAJournal)).collect()
+}
+
+fn unhex(text: &str) -> Option<Digest> {
+    let mut digest = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (i, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}

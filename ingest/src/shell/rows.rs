@@ -1,0 +1,228 @@
+//! Judged reports as rows of the journal.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array as _, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder,
+    ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field};
+use arrow::error::ArrowError;
+use schemas::journal::{MEASUREMENT, SCHEMA, UDI, stored_id};
+use schemas::period::EpochSeconds;
+
+use crate::core::report::{Judged, Measurement, Position, Readings};
+
+/// What a row is made of.
+pub struct Row<'a> {
+    pub position: &'a Position,
+    pub text: &'a [u8],
+    pub context: &'a [u8],
+    pub readings: &'a Readings,
+    pub judged: &'a Judged,
+}
+
+/// What the collector said of all reports of a delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    pub collector: String,
+    pub smart_account: Option<String>,
+    pub virtual_account: Option<String>,
+}
+
+/// Rows under construction. Columns stand in the order of [`SCHEMA`].
+#[derive(Default)]
+pub struct Rows {
+    texts: [StringBuilder; 14],
+    report_id: Decimal128Builder,
+    layout: Int32Builder,
+    utility: BooleanBuilder,
+    received_at: Vec<i64>,
+    usage_start: Vec<Option<i64>>,
+    usage_end: Vec<Option<i64>>,
+    partition: Int32Builder,
+    offset: Int64Builder,
+    ha: Lists,
+    ha_pid: StringBuilder,
+    ha_serial: StringBuilder,
+    measurements: Lists,
+    metric: StringBuilder,
+    start: Vec<i64>,
+    end: Vec<i64>,
+    value: Int64Builder,
+    raw: BinaryBuilder,
+    context: BinaryBuilder,
+    bytes: usize,
+}
+
+/// Offsets and validity of a list column.
+struct Lists {
+    offsets: Vec<i32>,
+    valid: Vec<bool>,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Lists { offsets: vec![0], valid: Vec::new() }
+    }
+}
+
+impl Lists {
+    /// Ends a list of `length` elements; an empty one is null where `valid` is false.
+    fn push(&mut self, length: usize, valid: bool) -> Result<(), ArrowError> {
+        let last = self.offsets.last().copied().unwrap_or(0);
+        let next = i32::try_from(length).ok().and_then(|n| last.checked_add(n));
+        self.offsets.push(next.ok_or_else(|| ArrowError::OffsetOverflowError(length))?);
+        self.valid.push(valid);
+        Ok(())
+    }
+
+    fn finish(self, values: StructArray) -> Result<ArrayRef, ArrowError> {
+        let element = Arc::new(Field::new("element", values.data_type().clone(), true));
+        let offsets = OffsetBuffer::new(self.offsets.into());
+        let nulls = NullBuffer::from(self.valid);
+        Ok(Arc::new(ListArray::try_new(element, offsets, Arc::new(values), Some(nulls))?))
+    }
+}
+
+fn micros(seconds: EpochSeconds) -> i64 {
+    seconds.saturating_mul(1_000_000)
+}
+
+impl Rows {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.received_at.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.received_at.is_empty()
+    }
+
+    /// Bytes of raw evidence held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// If the rows hold more measurements than a list column can (2^31), long after a flush is due.
+    pub fn push(&mut self, row: &Row<'_>, delivery: &Delivery, received_at: EpochSeconds) -> Result<(), ArrowError> {
+        let Row { position, readings, judged, .. } = row;
+        let digest = readings.payload_sha256.as_ref().map(|d| hex(d));
+        let texts: [Option<&str>; 14] = [
+            Some(judged.disposition.as_str()),
+            judged.reason.map(|r| r.as_str()),
+            judged.detail.as_deref(),
+            readings.udi.as_ref().map(|u| u.pid.as_str()),
+            readings.udi.as_ref().map(|u| u.serial.as_str()),
+            digest.as_deref(),
+            readings.tag.as_deref(),
+            readings.software_version.as_deref(),
+            readings.subscription_id.as_deref(),
+            judged.signature.map(|s| s.as_str()),
+            Some(&delivery.collector),
+            delivery.smart_account.as_deref(),
+            delivery.virtual_account.as_deref(),
+            Some(&position.source),
+        ];
+        for (builder, text) in self.texts.iter_mut().zip(texts) {
+            builder.append_option(text);
+        }
+        self.report_id.append_option(readings.report_id.map(i128::from));
+        self.layout.append_option(readings.layout);
+        self.utility.append_option(readings.layout.map(|_| readings.utility));
+        self.received_at.push(micros(received_at));
+        let span = readings.usage_span();
+        self.usage_start.push(span.map(|s| micros(s.0)));
+        self.usage_end.push(span.map(|s| micros(s.1)));
+        self.partition.append_null();
+        self.offset.append_value(i64::try_from(position.offset).unwrap_or(i64::MAX));
+        for udi in &readings.ha_udi {
+            self.ha_pid.append_value(&udi.pid);
+            self.ha_serial.append_value(&udi.serial);
+        }
+        self.ha.push(readings.ha_udi.len(), !readings.ha_udi.is_empty())?;
+        self.push_measurements(&readings.measurements)?;
+        self.raw.append_value(row.text);
+        self.context.append_option((!row.context.is_empty()).then_some(row.context));
+        self.bytes += row.text.len() + row.context.len() + 64 * readings.measurements.len();
+        Ok(())
+    }
+
+    fn push_measurements(&mut self, measurements: &[Measurement]) -> Result<(), ArrowError> {
+        for m in measurements {
+            self.metric.append_value(&m.metric);
+            self.start.push(micros(m.start));
+            self.end.push(micros(m.end));
+            self.value.append_value(m.value);
+        }
+        self.measurements.push(measurements.len(), !measurements.is_empty())
+    }
+
+    /// The rows as one batch; nothing is left.
+    ///
+    /// # Errors
+    /// Only if the columns do not fit the schema, which would be a bug.
+    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let mut rows = std::mem::take(self);
+        let mut texts = rows.texts.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef);
+        let mut text = || texts.next().unwrap_or_else(|| unreachable!("14 text columns"));
+        let time = |values: Vec<Option<i64>>| {
+            Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
+        };
+        let known = |values: Vec<i64>| time(values.into_iter().map(Some).collect());
+        let ids = rows.report_id.finish().with_data_type(stored_id());
+        debug_assert_eq!(ids.data_type(), &DataType::Decimal128(20, 0));
+        let ha = StructArray::try_new(
+            UDI.clone(),
+            vec![Arc::new(rows.ha_pid.finish()), Arc::new(rows.ha_serial.finish())],
+            None,
+        )?;
+        let measurements = StructArray::try_new(
+            MEASUREMENT.clone(),
+            vec![
+                Arc::new(rows.metric.finish()),
+                known(rows.start),
+                known(rows.end),
+                Arc::new(rows.value.finish()),
+            ],
+            None,
+        )?;
+        let columns: Vec<ArrayRef> = vec![
+            text(), text(), text(), text(), text(),
+            Arc::new(ids),
+            text(),
+            Arc::new(rows.layout.finish()),
+            text(),
+            Arc::new(rows.utility.finish()),
+            text(), text(), text(), text(), text(), text(),
+            known(rows.received_at),
+            time(rows.usage_start),
+            time(rows.usage_end),
+            text(),
+            Arc::new(rows.partition.finish()),
+            Arc::new(rows.offset.finish()),
+            rows.ha.finish(ha)?,
+            rows.measurements.finish(measurements)?,
+            Arc::new(rows.raw.finish()),
+            Arc::new(rows.context.finish()),
+        ];
+        RecordBatch::try_new(SCHEMA.clone(), columns)
+    }
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
+}

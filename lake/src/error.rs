@@ -1,0 +1,44 @@
+//! What can go wrong with the lake.
+
+use std::fmt;
+
+/// A failure of the lake. [`LakeError::retry`] tells whether the same call may succeed later.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    #[error("'{location}' is no lake: {why}")]
+    Location { location: String, why: String },
+    #[error("the store of table {table} failed")]
+    Store { table: String, #[source] source: Box<object_store::Error> },
+    #[error("cannot {what} table {table}")]
+    Delta { table: String, what: &'static str, #[source] source: Box<deltalake::DeltaTableError> },
+    #[error("cannot make or sync {path}")]
+    Local { path: String, #[source] source: std::io::Error },
+    #[error("table {table} is not laid out as this version of rumledger expects: {why}")]
+    Layout { table: String, why: String },
+    #[error("cannot query table {table}")]
+    Query { table: String, #[source] source: Box<datafusion::error::DataFusionError> },
+}
+
+impl LakeError {
+    pub(crate) fn location(location: &str, why: impl fmt::Display) -> Self {
+        LakeError::Location { location: location.to_owned(), why: why.to_string() }
+    }
+
+    pub(crate) fn store(table: &str, source: object_store::Error) -> Self {
+        LakeError::Store { table: table.to_owned(), source: Box::new(source) }
+    }
+
+    pub(crate) fn delta(table: &str, what: &'static str, source: deltalake::DeltaTableError) -> Self {
+        LakeError::Delta { table: table.to_owned(), what, source: Box::new(source) }
+    }
+
+    pub(crate) fn query(table: &str, source: datafusion::error::DataFusionError) -> Self {
+        LakeError::Query { table: table.to_owned(), source: Box::new(source) }
+    }
+
+    /// True if the failure lies in the world (a store out of reach), not in what was asked.
+    #[must_use]
+    pub fn retry(&self) -> bool {
+        matches!(self, LakeError::Store { .. } | LakeError::Delta { .. } | LakeError::Local { .. })
+    }
+}

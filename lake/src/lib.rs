@@ -1,0 +1,158 @@
+//! The lake: Delta tables on local files or S3, by one code.
+//!
+//! Architecture Invariant: this is the only crate that names `deltalake` and `object_store`.
+//! Everything else sees tables, versions, Arrow batches and DataFusion providers.
+
+mod error;
+mod store;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::SchemaRef;
+use deltalake::kernel::transaction::CommitProperties;
+use deltalake::logstore::{StorageConfig, default_logstore};
+use deltalake::operations::create::CreateBuilder;
+use deltalake::protocol::SaveMode;
+use deltalake::{DeltaTable, DeltaTableError};
+use object_store::ObjectStoreExt as _;
+use url::Url;
+
+pub use error::LakeError;
+pub use table::{Appended, Changes, Table};
+
+type Result<T, E = LakeError> = std::result::Result<T, E>;
+
+/// A folder or bucket prefix that holds the tables.
+#[derive(Clone, Debug)]
+pub struct Lake {
+    root: Url,
+    store: store::Root,
+}
+
+/// How a table is laid out when it is made.
+pub struct Layout {
+    pub schema: SchemaRef,
+    pub partition_columns: &'static [&'static str],
+    /// Columns whose minimum and maximum are kept for each file, so that files can be skipped.
+    pub statistics: &'static [&'static str],
+}
+
+impl Lake {
+    /// Opens a lake at a path or an `s3://` URL. Local folders are made when the first table is.
+    ///
+    /// # Errors
+    /// If the location is neither, or the store cannot be configured from the environment.
+    pub fn open(location: &str) -> Result<Lake> {
+        let (root, store) = store::open(location)?;
+        Ok(Lake { root, store })
+    }
+
+    /// Where the lake is, as it would be given again.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.root.to_file_path().map_or_else(|()| self.root.to_string(), |p| p.display().to_string())
+    }
+
+    /// A local folder for caches of this lake: inside a local lake, in the user's cache otherwise.
+    #[must_use]
+    pub fn cache_dir(&self, user_cache: &Path) -> PathBuf {
+        match self.root.to_file_path() {
+            Ok(path) => path.join("_cache"),
+            Err(()) => {
+                let name: String = self
+                    .root
+                    .as_str()
+                    .chars()
+                    .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                    .collect();
+                user_cache.join("rumledger").join(name)
+            }
+        }
+    }
+
+    fn delta(&self, name: &str) -> Result<DeltaTable> {
+        let url = self.root.join(&format!("{name}/")).map_err(|e| LakeError::location(&self.location(), e))?;
+        let (prefixed, root) = self.store.for_table(&url);
+        let log_store = default_logstore(prefixed, root, &url, &StorageConfig::default());
+        Ok(DeltaTable::new(log_store))
+    }
+
+    /// The newest version of a table, or `None` if there is no such table.
+    ///
+    /// # Errors
+    /// If the store fails, or what is there is no Delta table.
+    pub async fn table(&self, name: &str) -> Result<Option<Table>> {
+        self.load(name, None).await
+    }
+
+    /// A table at a version that a run pinned.
+    ///
+    /// # Errors
+    /// As [`Lake::table`].
+    pub async fn table_at(&self, name: &str, version: u64) -> Result<Option<Table>> {
+        self.load(name, Some(version)).await
+    }
+
+    async fn load(&self, name: &str, version: Option<u64>) -> Result<Option<Table>> {
+        let mut delta = self.delta(name)?;
+        let loaded = match version {
+            None => delta.load().await,
+            Some(version) => delta.load_version(version).await,
+        };
+        match loaded {
+            Ok(()) => Ok(Some(Table::new(name, delta))),
+            Err(error) => match self.has_log(name).await? {
+                false => Ok(None),
+                true => Err(LakeError::delta(name, "load", error)),
+            },
+        }
+    }
+
+    /// True if the table's first commit is there.
+    async fn has_log(&self, name: &str) -> Result<bool> {
+        let delta = self.delta(name)?;
+        let first = object_store::path::Path::from("_delta_log/00000000000000000000.json");
+        match delta.object_store().head(&first).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(LakeError::store(name, error)),
+        }
+    }
+
+    /// The newest version of a table, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn ensure(&self, name: &str, layout: &Layout) -> Result<Table> {
+        if let Some(table) = self.table(name).await? {
+            return Ok(table);
+        }
+        self.store.make_root(&self.root, name)?;
+        let delta = self.delta(name)?;
+        let columns = table::delta_columns(name, &layout.schema)?;
+        let made = CreateBuilder::new()
+            .with_log_store(delta.log_store())
+            .with_table_name(name)
+            .with_columns(columns)
+            .with_partition_columns(layout.partition_columns.iter().copied())
+            .with_save_mode(SaveMode::ErrorIfExists)
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
+            // Versions are pinned by ledger lines, so the log is never cleaned by age.
+            .with_configuration_property(deltalake::TableProperty::EnableExpiredLogCleanup, Some("false"))
+            .with_configuration_property(deltalake::TableProperty::CheckpointInterval, Some("20"))
+            .with_configuration_property(
+                deltalake::TableProperty::DataSkippingStatsColumns,
+                Some(layout.statistics.join(",")),
+            )
+            .await;
+        match made {
+            Ok(delta) => Ok(Table::new(name, delta)),
+            // Somebody else made it at the same moment.
+            Err(error @ (DeltaTableError::VersionAlreadyExists(_) | DeltaTableError::Transaction { .. })) => {
+                self.table(name).await?.ok_or_else(|| LakeError::delta(name, "create", error))
+            }
+            Err(error) => Err(LakeError::delta(name, "create", error)),
+        }
+    }
+}

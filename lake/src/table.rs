@@ -1,0 +1,260 @@
+//! One Delta table at one version: append once, replace, read.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::prelude::SessionContext;
+use deltalake::kernel::engine::arrow_conversion::TryFromArrow as _;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, Add, StructField, StructType, Transaction};
+use deltalake::logstore::get_actions;
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
+use deltalake::DeltaTable;
+use futures::TryStreamExt as _;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use crate::{LakeError, Result};
+
+/// A table, loaded at one version.
+#[derive(Clone)]
+pub struct Table {
+    name: String,
+    delta: DeltaTable,
+}
+
+/// What an append came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The rows are durable in this version.
+    Committed(u64),
+    /// Somebody else committed since this table was loaded: nothing was appended. Load it again,
+    /// look at what came, and decide anew.
+    Stale,
+    /// The fence holds these offsets already: nothing was appended.
+    AlreadyThere,
+}
+
+/// What came to a table between two versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Paths of data files that brought new rows.
+    pub added: Vec<String>,
+}
+
+pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<StructField>> {
+    let layout = |why: String| LakeError::Layout { table: name.to_owned(), why };
+    let delta = StructType::try_from_arrow(schema.as_ref()).map_err(|e| layout(e.to_string()))?;
+    Ok(delta.fields().cloned().collect())
+}
+
+/// Integers and times are written as differences, which makes the files both smaller and faster to
+/// write; everything is compressed by zstd.
+fn writer_properties() -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(64 * 1024))
+        .set_column_dictionary_enabled("raw".into(), false)
+        .set_column_dictionary_enabled("payload_sha256".into(), false);
+    for column in ["received_at", "usage_start", "usage_end", "offset"] {
+        properties = properties
+            .set_column_dictionary_enabled(column.into(), false)
+            .set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED);
+    }
+    properties.build()
+}
+
+impl Table {
+    pub(crate) fn new(name: &str, delta: DeltaTable) -> Table {
+        Table { name: name.to_owned(), delta }
+    }
+
+    fn failed(&self, what: &'static str) -> impl FnOnce(deltalake::DeltaTableError) -> LakeError + use<> {
+        let name = self.name.clone();
+        move |source| LakeError::delta(&name, what, source)
+    }
+
+    /// The version that is loaded.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or(0)
+    }
+
+    /// The table's own id: another one means another table in the same place.
+    ///
+    /// # Errors
+    /// If the table is not loaded, which would be a bug.
+    pub fn id(&self) -> Result<String> {
+        let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
+        Ok(snapshot.metadata().id().to_owned())
+    }
+
+    /// Loads the newest version.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn refresh(&mut self) -> Result<()> {
+        let failed = self.failed("load");
+        self.delta.update_state().await.map_err(failed)
+    }
+
+    /// The last offset that the table holds of a source, as its own commits say.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn fence(&self, source: &str) -> Result<Option<i64>> {
+        let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
+        let log_store = self.delta.log_store();
+        snapshot.transaction_version(log_store.as_ref(), source).await.map_err(self.failed("read"))
+    }
+
+    /// Appends rows and offsets in one commit, on exactly the version that is loaded, or not at all.
+    ///
+    /// The fence: the offsets are read from the very snapshot that the commit stands on, and the
+    /// commit succeeds only as the next version of it. When the commit returns an error, it may
+    /// have succeeded all the same, so the log is read before anything is said.
+    ///
+    /// # Errors
+    /// If the store fails and the log shows that nothing was committed.
+    pub async fn append_once(&mut self, rows: &[RecordBatch], offsets: &[(String, i64)]) -> Result<Appended> {
+        for (source, offset) in offsets {
+            if self.fence(source).await?.is_some_and(|held| held >= *offset) {
+                return Ok(Appended::AlreadyThere);
+            }
+        }
+        let adds = self.write(rows).await?;
+        let actions = adds.into_iter().map(Action::Add).collect();
+        self.commit(actions, offsets, SaveMode::Append).await
+    }
+
+    /// Replaces all rows in one commit, on exactly the version that is loaded.
+    ///
+    /// # Errors
+    /// As [`Table::append_once`].
+    pub async fn replace(&mut self, rows: &[RecordBatch]) -> Result<Appended> {
+        let log_store = self.delta.log_store();
+        let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
+        let old: Vec<_> = snapshot
+            .snapshot()
+            .file_views(log_store.as_ref(), None)
+            .try_collect()
+            .await
+            .map_err(self.failed("read"))?;
+        let mut actions: Vec<Action> =
+            old.iter().map(|file| Action::Remove(file.remove_action(true))).collect();
+        actions.extend(self.write(rows).await?.into_iter().map(Action::Add));
+        self.commit(actions, &[], SaveMode::Overwrite).await
+    }
+
+    async fn write(&self, rows: &[RecordBatch]) -> Result<Vec<Add>> {
+        let mut writer = RecordBatchWriter::for_table(&self.delta)
+            .map_err(self.failed("write"))?
+            .with_writer_properties(writer_properties());
+        for batch in rows.iter().filter(|b| b.num_rows() > 0) {
+            writer.write(batch.clone()).await.map_err(self.failed("write"))?;
+        }
+        writer.flush().await.map_err(self.failed("write"))
+    }
+
+    async fn commit(&mut self, actions: Vec<Action>, offsets: &[(String, i64)], mode: SaveMode) -> Result<Appended> {
+        let base = self.version();
+        let ours: HashSet<String> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Add(add) => Some(add.path.clone()),
+                _ => None,
+            })
+            .collect();
+        let transactions = offsets.iter().map(|(source, offset)| Transaction::new(source, *offset)).collect();
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_application_transactions(transactions);
+        let log_store = self.delta.log_store();
+        let snapshot = self.delta.snapshot().map_err(self.failed("commit to"))?;
+        let partition_by = snapshot.metadata().partition_columns().to_vec();
+        let operation = DeltaOperation::Write {
+            mode,
+            partition_by: (!partition_by.is_empty()).then_some(partition_by),
+            predicate: None,
+        };
+        let committed = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(snapshot), Arc::clone(&log_store), operation)
+            .await;
+        match committed {
+            Ok(finalized) if finalized.version() == base + 1 => {
+                self.delta.state = Some(finalized.snapshot());
+                Ok(Appended::Committed(base + 1))
+            }
+            other => {
+                let entry = log_store.read_commit_entry(base + 1).await.map_err(self.failed("read"))?;
+                let Some(entry) = entry else {
+                    return match other {
+                        Err(error) => Err(LakeError::delta(&self.name, "commit to", error)),
+                        Ok(_) => Ok(Appended::Stale),
+                    };
+                };
+                let is_ours = get_actions(base + 1, &entry)
+                    .map_err(self.failed("read"))?
+                    .iter()
+                    .any(|action| matches!(action, Action::Add(add) if ours.contains(&add.path)));
+                if !is_ours {
+                    return Ok(Appended::Stale);
+                }
+                self.refresh().await?;
+                Ok(Appended::Committed(base + 1))
+            }
+        }
+    }
+
+    /// What came to the table after a version, up to the one that is loaded. `None` if the log does
+    /// not reach back so far.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn changes_since(&self, version: u64) -> Result<Option<Changes>> {
+        let log_store = self.delta.log_store();
+        let mut changes = Changes::default();
+        for version in version + 1..=self.version() {
+            let entry = log_store.read_commit_entry(version).await.map_err(self.failed("read"))?;
+            let Some(entry) = entry else {
+                return Ok(None);
+            };
+            for action in get_actions(version, &entry).map_err(self.failed("read"))? {
+                // Compaction moves rows that were there before.
+                if let Action::Add(add) = action
+                    && add.data_change
+                {
+                    changes.added.push(add.path);
+                }
+            }
+        }
+        Ok(Some(changes))
+    }
+
+    /// Makes the table readable in a session.
+    ///
+    /// # Errors
+    /// If the session refuses the table's store.
+    pub async fn provider(&self, session: &SessionContext) -> Result<Arc<dyn TableProvider>> {
+        self.delta.update_datafusion_session(&session.state()).map_err(self.failed("read"))?;
+        self.delta.table_provider().await.map_err(|e| LakeError::query(&self.name, e))
+    }
+
+    /// Makes some files of the table readable in a session.
+    ///
+    /// # Errors
+    /// As [`Table::provider`].
+    pub async fn provider_of_files(&self, session: &SessionContext, files: Vec<String>) -> Result<Arc<dyn TableProvider>> {
+        self.delta.update_datafusion_session(&session.state()).map_err(self.failed("read"))?;
+        self.delta
+            .table_provider()
+            .with_file_paths(files)
+            .await
+            .map_err(|e| LakeError::query(&self.name, e))
+    }
+}

@@ -1,0 +1,202 @@
+//! Whose usage it is: account, pool and subscription of what wins at an instant (contract 3.3, 3.4),
+//! or the exception that it is (contract 3.10).
+
+use std::collections::BTreeMap;
+
+use schemas::book::Span;
+use schemas::ledger::Pool;
+use schemas::period::EpochSeconds;
+
+use super::reference::{Month, Reference};
+use super::timeline::{ReportFacts, Won};
+
+/// Why usage could not be priced, in the order in which reasons apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExceptionReason {
+    NotInCatalog,
+    AccountUnknown,
+    SubscriptionUnknown,
+    PriceUnknown,
+}
+
+impl ExceptionReason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExceptionReason::NotInCatalog => "not-in-catalog",
+            ExceptionReason::AccountUnknown => "account-unknown",
+            ExceptionReason::SubscriptionUnknown => "subscription-unknown",
+            ExceptionReason::PriceUnknown => "price-unknown",
+        }
+    }
+}
+
+/// What an exception is about. `account` is `None` where no account is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExceptionKey {
+    pub account: Option<usize>,
+    pub subscription_id: String,
+    pub item: String,
+    pub reason: ExceptionReason,
+}
+
+/// Licence-seconds by exception.
+pub type Exceptions = BTreeMap<ExceptionKey, i128>;
+
+/// Whose usage is added up together (contract 3.5).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UsageKey {
+    pub account: usize,
+    pub pool: Pool,
+    pub subscription_id: String,
+    pub item: String,
+}
+
+/// A change of the sum at an instant: of all usage, and of the verified part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step {
+    pub at: EpochSeconds,
+    pub usage: i64,
+    pub verified: i64,
+}
+
+/// Usage of one period, summed over groups: for each key, steps in no order.
+pub struct Usage<'r, 'b> {
+    reference: &'r Reference<'b>,
+    months: &'r [Month],
+    /// The month in UTC, for usage whose account is not known.
+    utc: Span,
+    pub steps: BTreeMap<UsageKey, Vec<Step>>,
+    pub exceptions: Exceptions,
+}
+
+/// Steps of one key are summed up when there are this many more of them.
+const STEPS_COMPACT: usize = 1 << 16;
+
+impl<'r, 'b> Usage<'r, 'b> {
+    #[must_use]
+    pub fn new(reference: &'r Reference<'b>, months: &'r [Month], utc: Span) -> Self {
+        Usage { reference, months, utc, steps: BTreeMap::new(), exceptions: Exceptions::new() }
+    }
+
+    /// Adds what one group used of one item.
+    pub fn add(&mut self, item: &str, won: &[Won], facts: &[ReportFacts]) {
+        for stretch in won {
+            let report = &facts[stretch.report];
+            if self.reference.catalog_entry(&report.tag).is_none() {
+                self.except(None, "", item, ExceptionReason::NotInCatalog, stretch);
+                continue;
+            }
+            self.by_account(item, stretch, report);
+        }
+    }
+
+    /// Splits a stretch by the account that held its PI.
+    fn by_account(&mut self, item: &str, stretch: &Won, report: &ReportFacts) {
+        let from_headers = report
+            .header_account
+            .as_ref()
+            .and_then(|(smart, virtual_)| self.reference.account(smart, virtual_));
+        let reference = self.reference;
+        let spans = reference.holders(&report.udi).iter().map(|(span, account)| (*span, *account));
+        for (part, account) in split(stretch, spans) {
+            match account.or(from_headers) {
+                Some(account) => self.by_subscription(item, &part, report, account),
+                None => self.except(None, "", item, ExceptionReason::AccountUnknown, &part),
+            }
+        }
+    }
+
+    /// Splits a stretch of one account into pools: post-paid by the subscription in force.
+    fn by_subscription(&mut self, item: &str, stretch: &Won, report: &ReportFacts, account: usize) {
+        let reference = self.reference;
+        let postpaid =
+            report.utility && reference.catalog_entry(&report.tag).is_some_and(|c| c.postpaid_allowed);
+        if !postpaid {
+            self.used(UsageKey { account, pool: Pool::Prepaid, subscription_id: String::new(), item: item.to_owned() }, stretch, report);
+            return;
+        }
+        let named = report.subscription_id.as_str();
+        let in_force = reference
+            .subscriptions_of_tag(account, &report.tag)
+            .iter()
+            .filter(|s| named.is_empty() || s.id == named)
+            .map(|s| (s.valid, s.id.as_str()));
+        for (part, subscription) in split(stretch, in_force) {
+            match subscription {
+                Some(id) => {
+                    let key = UsageKey { account, pool: Pool::Postpaid, subscription_id: id.to_owned(), item: item.to_owned() };
+                    self.used(key, &part, report);
+                }
+                None => self.except(Some(account), named, item, ExceptionReason::SubscriptionUnknown, &part),
+            }
+        }
+    }
+
+    fn used(&mut self, key: UsageKey, stretch: &Won, report: &ReportFacts) {
+        let Some((start, end)) = clip(stretch, self.months[key.account].span) else { return };
+        let steps = self.steps.entry(key).or_default();
+        let verified = if report.verified { stretch.value } else { 0 };
+        steps.push(Step { at: start, usage: stretch.value, verified });
+        steps.push(Step { at: end, usage: -stretch.value, verified: -verified });
+        if steps.len() >= STEPS_COMPACT && steps.len().is_power_of_two() {
+            compact(steps);
+        }
+    }
+
+    fn except(&mut self, account: Option<usize>, subscription_id: &str, item: &str, reason: ExceptionReason, stretch: &Won) {
+        let month = account.map_or(self.utc, |a| self.months[a].span);
+        if let Some((start, end)) = clip(stretch, month) {
+            let key = ExceptionKey {
+                account,
+                subscription_id: subscription_id.to_owned(),
+                item: item.to_owned(),
+                reason,
+            };
+            *self.exceptions.entry(key).or_default() += i128::from(stretch.value) * i128::from(end - start);
+        }
+    }
+}
+
+/// Sums steps at the same instant, in the order of time. Two steps whose sum would not fit stay two.
+pub fn compact(steps: &mut Vec<Step>) {
+    steps.sort_unstable_by_key(|s| s.at);
+    steps.dedup_by(|next, kept| {
+        let sums = (kept.usage.checked_add(next.usage), kept.verified.checked_add(next.verified));
+        match sums {
+            (Some(usage), Some(verified)) if next.at == kept.at => {
+                (kept.usage, kept.verified) = (usage, verified);
+                true
+            }
+            _ => false,
+        }
+    });
+    steps.retain(|s| s.usage != 0 || s.verified != 0);
+}
+
+fn clip(stretch: &Won, span: Span) -> Option<(EpochSeconds, EpochSeconds)> {
+    let (start, end) = (stretch.start.max(span.start), stretch.end.min(span.end));
+    (start < end).then_some((start, end))
+}
+
+/// Cuts a stretch along spans that do not overlap and are in the order of time; `None` between them.
+fn split<T: Copy>(stretch: &Won, spans: impl Iterator<Item = (Span, T)>) -> Vec<(Won, Option<T>)> {
+    let mut parts = Vec::new();
+    let mut at = stretch.start;
+    let part = |start, end| Won { start, end, ..*stretch };
+    for (span, what) in spans {
+        let (start, end) = (span.start.max(at), span.end.min(stretch.end));
+        if start >= end {
+            continue;
+        }
+        if at < start {
+            parts.push((part(at, start), None));
+        }
+        parts.push((part(start, end), Some(what)));
+        at = end;
+    }
+    if at < stretch.end {
+        parts.push((part(at, stretch.end), None));
+    }
+    parts
+}

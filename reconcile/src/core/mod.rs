@@ -1,0 +1,13 @@
+//! Rating, pure: from claims and the book to targets and lines.
+//!
+//! Architecture Invariant: nothing here names a runtime, a lake, a clock or an environment, and no
+//! float comes near a quantity or an amount.
+
+pub mod adjust;
+pub mod attribute;
+pub mod charge;
+pub mod groups;
+pub mod measure;
+pub mod rate;
+pub mod reference;
+pub mod timeline;

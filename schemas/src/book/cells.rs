@@ -1,0 +1,133 @@
+//! CSV (RFC 4180) to cells: the first, purely textual reading of a file of the book.
+
+use csv::{ByteRecord, ReaderBuilder};
+
+use super::{BookError, TableSpec};
+
+/// The cells of one table, in the order of its spec's columns, each row with its line in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cells {
+    pub rows: Vec<(u64, Vec<String>)>,
+}
+
+/// Largest file of a book.
+const FILE_BYTES_MAX: usize = 1 << 30;
+
+/// Reads one file of the book. Appends every error; rows with an error are left out.
+#[must_use]
+pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) -> Cells {
+    let file = format!("{}.csv", spec.name);
+    let mut report = |line: u64, column: &str, message: String| {
+        errors.push(BookError { file: file.clone(), line, column: column.to_owned(), message });
+    };
+    if bytes.len() > FILE_BYTES_MAX {
+        report(0, "", format!("the file is larger than {FILE_BYTES_MAX} bytes"));
+        return Cells::default();
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if let Err((line, message)) = check_quotes(bytes) {
+        report(line, "", message);
+        return Cells::default();
+    }
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
+    let mut record = ByteRecord::new();
+    let mut order: Option<Vec<usize>> = None;
+    let mut cells = Cells::default();
+    loop {
+        match reader.read_byte_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => {}
+            Err(error) => {
+                report(0, "", format!("not CSV: {error}"));
+                break;
+            }
+        }
+        let line = record.position().map_or(0, csv::Position::line);
+        let Some(columns) = &order else {
+            match header(spec, &record) {
+                Ok(columns) => order = Some(columns),
+                Err(problems) => {
+                    for (column, message) in problems {
+                        report(line, &column, message);
+                    }
+                    return cells;
+                }
+            }
+            continue;
+        };
+        if record.len() != columns.len() {
+            report(line, "", format!("{} fields, but the header has {}", record.len(), columns.len()));
+            continue;
+        }
+        match row(spec, columns, &record) {
+            Ok(row) => cells.rows.push((line, row)),
+            Err(column) => report(line, column, "not UTF-8".to_owned()),
+        }
+    }
+    if order.is_none() {
+        report(1, "", "no header row".to_owned());
+    }
+    cells
+}
+
+/// For each column of the spec, the field of the file that holds it.
+fn header(spec: &TableSpec, record: &ByteRecord) -> Result<Vec<usize>, Vec<(String, String)>> {
+    let names: Vec<String> =
+        record.iter().map(|f| String::from_utf8_lossy(f).into_owned()).collect();
+    let mut problems = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        if !spec.columns.contains(&name.as_str()) {
+            problems.push((name.clone(), format!("unknown column; {}.csv has {}", spec.name, spec.columns.join(", "))));
+        } else if names[..i].contains(name) {
+            problems.push((name.clone(), "the column comes twice".to_owned()));
+        }
+    }
+    let mut order = Vec::with_capacity(spec.columns.len());
+    for column in spec.columns {
+        match names.iter().position(|n| n == column) {
+            Some(i) => order.push(i),
+            None => problems.push(((*column).to_owned(), "the column is missing".to_owned())),
+        }
+    }
+    if problems.is_empty() { Ok(order) } else { Err(problems) }
+}
+
+fn row(spec: &TableSpec, order: &[usize], record: &ByteRecord) -> Result<Vec<String>, &'static str> {
+    order
+        .iter()
+        .zip(spec.columns)
+        .map(|(&i, &column)| match std::str::from_utf8(&record[i]) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(column),
+        })
+        .collect()
+}
+
+/// Holds the quoting rules of RFC 4180, which the CSV reader takes more loosely: an unterminated
+/// quote would silently swallow the rest of a price list.
+fn check_quotes(bytes: &[u8]) -> Result<(), (u64, String)> {
+    #[derive(PartialEq)]
+    enum At { FieldStart, Plain, Quoted, AfterQuote }
+    let (mut at, mut line, mut opened) = (At::FieldStart, 1u64, 0u64);
+    for &byte in bytes {
+        at = match (at, byte) {
+            (At::Quoted, b'"') => At::AfterQuote,
+            (At::Quoted, _) => At::Quoted,
+            (At::FieldStart, b'"') => {
+                opened = line;
+                At::Quoted
+            }
+            (At::AfterQuote, b'"') => At::Quoted,
+            (_, b',' | b'\n') => At::FieldStart,
+            (At::AfterQuote, b'\r') => At::AfterQuote,
+            (At::AfterQuote, _) => return Err((line, "text after a closing quote".to_owned())),
+            (_, b'"') => return Err((line, "a quote inside an unquoted field".to_owned())),
+            (_, _) => At::Plain,
+        };
+        line += u64::from(byte == b'\n');
+    }
+    if at == At::Quoted {
+        return Err((opened, "a quoted field is not closed".to_owned()));
+    }
+    Ok(())
+}

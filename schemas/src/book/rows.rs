@@ -1,0 +1,502 @@
+//! Cells to rows: every field is read, every error is kept, rows with an error are left out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
+
+use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
+
+use super::columns as files;
+use super::*;
+use crate::key::parse_public_key;
+use crate::quantity::minor_digits;
+use crate::udi::IDENTIFIER_BYTES_MAX;
+
+/// Largest count or quantity of licences (contract 1.3): exact in every JSON implementation.
+const COUNT_MAX: u64 = 1 << 53;
+/// Decimal places of a price (contract 2).
+const PRICE_PLACES_MAX: u32 = 12;
+const QUANTITY_PLACES_MAX: u32 = 6;
+
+/// Where each row that was read stands in its file, and what later checks need of it.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) account_lines: Vec<u64>,
+    pub(super) devices: Vec<DevicePlace>,
+    pub(super) catalog_lines: Vec<u64>,
+    pub(super) subscription_lines: Vec<u64>,
+    pub(super) purchase_lines: Vec<u64>,
+    /// The lines of each price's rows.
+    pub(super) price_lines: Vec<Vec<u64>>,
+    pub(super) policy_lines: Vec<u64>,
+}
+
+pub(super) struct DevicePlace {
+    pub(super) line: u64,
+    pub(super) valid_from: Moment,
+    pub(super) valid_to: Option<Moment>,
+}
+
+/// A row of one file while it is read: fields by name, errors with their place.
+struct Row<'a> {
+    spec: &'static TableSpec,
+    line: u64,
+    cells: &'a [String],
+    errors: &'a mut Vec<BookError>,
+    failed: bool,
+}
+
+impl<'a> Row<'a> {
+    fn fail(&mut self, column: &str, message: impl Into<String>) {
+        self.failed = true;
+        self.errors.push(BookError {
+            file: format!("{}.csv", self.spec.name),
+            line: self.line,
+            column: column.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    /// The text of a column, which may be blank.
+    fn text(&self, column: &str) -> &'a str {
+        let index = self.spec.columns.iter().position(|c| *c == column);
+        index.and_then(|i| self.cells.get(i)).map_or("", String::as_str)
+    }
+
+    fn required(&mut self, column: &str) -> String {
+        let text = self.text(column);
+        if text.is_empty() {
+            self.fail(column, "must not be blank");
+        }
+        text.to_owned()
+    }
+
+    fn identifier(&mut self, column: &str) -> String {
+        let text = self.required(column);
+        if text.len() > IDENTIFIER_BYTES_MAX {
+            self.fail(column, format!("longer than {IDENTIFIER_BYTES_MAX} bytes"));
+        }
+        text
+    }
+
+    fn udi(&mut self) -> Udi {
+        Udi::new(self.identifier("udi_pid"), self.identifier("udi_serial"))
+    }
+
+    fn word<T>(&mut self, column: &str, words: &[&str], parse: fn(&str) -> Option<T>) -> Option<T> {
+        let word = parse(self.text(column));
+        if word.is_none() {
+            self.fail(column, format!("'{}' is none of {}", self.text(column), words.join(", ")));
+        }
+        word
+    }
+
+    /// A word, or blank for any.
+    fn word_or_any<T>(&mut self, column: &str, words: &[&str], parse: fn(&str) -> Option<T>) -> Option<T> {
+        if self.text(column).is_empty() { None } else { self.word(column, words, parse) }
+    }
+
+    fn boolean(&mut self, column: &str) -> bool {
+        match self.text(column) {
+            "true" => true,
+            "false" => false,
+            other => {
+                self.fail(column, format!("'{other}' is neither true nor false"));
+                false
+            }
+        }
+    }
+
+    fn whole(&mut self, column: &str, max: u64) -> u64 {
+        let text = self.text(column);
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse::<u64>() {
+            Ok(n) if digits && n <= max => n,
+            _ => {
+                self.fail(column, format!("'{text}' is no whole number from 0 to {max}"));
+                0
+            }
+        }
+    }
+
+    fn days(&mut self, column: &str) -> u32 {
+        u32::try_from(self.whole(column, 36_500)).unwrap_or(0)
+    }
+
+    /// A decimal that is not negative, in plain digits.
+    fn decimal(&mut self, column: &str, places_max: u32) -> Decimal {
+        let text = self.text(column);
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        let value = Decimal::from_str_exact(text).ok().filter(|_| digits(whole) && digits(fraction));
+        match value {
+            Some(value) if value.normalize().scale() <= places_max => value.normalize(),
+            Some(_) => {
+                self.fail(column, format!("'{text}' has more than {places_max} decimal places"));
+                Decimal::ZERO
+            }
+            None => {
+                self.fail(column, format!("'{text}' is no decimal number of up to 28 digits, such as 12.50"));
+                Decimal::ZERO
+            }
+        }
+    }
+
+    fn positive_decimal(&mut self, column: &str) -> Option<Decimal> {
+        if self.text(column).is_empty() {
+            return None;
+        }
+        let value = self.decimal(column, QUANTITY_PLACES_MAX);
+        if value.is_zero() && !self.failed {
+            self.fail(column, "must be greater than 0");
+        }
+        Some(value)
+    }
+
+    fn moment(&mut self, column: &str) -> Moment {
+        match Moment::from_str(self.text(column)) {
+            Ok(moment) => moment,
+            Err(message) => {
+                self.fail(column, message);
+                Moment::At(0)
+            }
+        }
+    }
+
+    fn moment_or_open(&mut self, column: &str) -> Option<Moment> {
+        if self.text(column).is_empty() { None } else { Some(self.moment(column)) }
+    }
+
+    /// A half-open interval from two columns, bare dates in the given zone.
+    fn span(&mut self, zone: &TimeZone, start: &str, end: &str) -> Span {
+        let from = self.moment(start).resolve(zone);
+        let to = self.moment_or_open(end).map_or(i64::MAX, |m| m.resolve(zone));
+        if to <= from && !self.failed {
+            self.fail(end, format!("must be after {start}"));
+        }
+        Span { start: from, end: to }
+    }
+
+    /// The account that two columns name.
+    fn account(&mut self, accounts: &Accounts<'_>) -> usize {
+        let id = AccountId {
+            smart: self.required("smart_account"),
+            virtual_: self.required("virtual_account"),
+        };
+        match accounts.by_id.get(&id) {
+            Some(&index) => index,
+            None => {
+                if !id.smart.is_empty() && !id.virtual_.is_empty() {
+                    self.fail("virtual_account", format!("accounts.csv has no account {id}"));
+                }
+                usize::MAX
+            }
+        }
+    }
+}
+
+struct Accounts<'a> {
+    all: &'a [Account],
+    by_id: HashMap<AccountId, usize>,
+    utc: TimeZone,
+}
+
+impl Accounts<'_> {
+    fn zone(&self, index: usize) -> &TimeZone {
+        self.all.get(index).map_or(&self.utc, |a| &a.zone)
+    }
+}
+
+/// Reads every table. A row that fails is left out of the book, so that later checks see only rows
+/// that can be checked.
+pub(super) fn read(
+    cells: &BTreeMap<String, Cells>,
+    errors: &mut Vec<BookError>,
+) -> (Book, Places) {
+    let mut book = Book::default();
+    let mut places = Places::default();
+    let mut each = |spec: &'static TableSpec, read: &mut dyn FnMut(&mut Row<'_>) -> Option<()>| {
+        for (line, row_cells) in cells.get(spec.name).map_or(&[][..], |c| &c.rows) {
+            let mut row = Row { spec, line: *line, cells: row_cells, errors, failed: false };
+            read(&mut row);
+        }
+    };
+
+    each(&files::ACCOUNTS, &mut |row| {
+        book.accounts.push(account(row)?);
+        places.account_lines.push(row.line);
+        Some(())
+    });
+    let accounts = Accounts {
+        all: &book.accounts,
+        by_id: book.accounts.iter().enumerate().map(|(i, a)| (a.id.clone(), i)).collect(),
+        utc: TimeZone::UTC,
+    };
+    each(&files::DEVICES, &mut |row| {
+        let (device, place) = device(row, &accounts)?;
+        book.devices.push(device);
+        places.devices.push(place);
+        Some(())
+    });
+    each(&files::CATALOG, &mut |row| {
+        book.catalog.push(catalog_entry(row)?);
+        places.catalog_lines.push(row.line);
+        Some(())
+    });
+    each(&files::SUBSCRIPTIONS, &mut |row| {
+        book.subscriptions.push(subscription(row, &accounts)?);
+        places.subscription_lines.push(row.line);
+        Some(())
+    });
+    each(&files::PURCHASES, &mut |row| {
+        book.purchases.push(purchase(row, &accounts)?);
+        places.purchase_lines.push(row.line);
+        Some(())
+    });
+    let mut price_rows = PriceRows::default();
+    each(&files::PRICES, &mut |row| price_rows.add(row));
+    each(&files::TRUST_CODES, &mut |row| {
+        book.trust_codes.push(trust_code(row)?);
+        Some(())
+    });
+    each(&files::POLICIES, &mut |row| {
+        book.policies.push(policy(row)?);
+        places.policy_lines.push(row.line);
+        Some(())
+    });
+    each(&files::AUTHORIZATIONS, &mut |row| {
+        book.authorizations.push(authorization(row)?);
+        Some(())
+    });
+    each(&files::ACKS, &mut |row| {
+        book.acks.push(ack(row)?);
+        Some(())
+    });
+    for (price, lines) in price_rows.prices {
+        book.prices.push(price);
+        places.price_lines.push(lines);
+    }
+    (book, places)
+}
+
+fn account(row: &mut Row<'_>) -> Option<Account> {
+    let id = AccountId { smart: row.required("smart_account"), virtual_: row.required("virtual_account") };
+    if id.smart.contains('/') {
+        row.fail("smart_account", "must not contain '/', which separates it from the virtual account");
+    }
+    let customer = row.text("customer").to_owned();
+    let currency = row.required("currency");
+    if !currency.is_empty() && minor_digits(&currency).is_none() {
+        row.fail("currency", format!("'{currency}' is no currency code of ISO 4217"));
+    }
+    let zone_name = row.required("time_zone");
+    let zone = TimeZone::get(&zone_name);
+    if zone.is_err() && !zone_name.is_empty() {
+        row.fail("time_zone", format!("'{zone_name}' is no time zone of the IANA database"));
+    }
+    let zone = zone.ok().filter(|_| !row.failed)?;
+    Some(Account { id, customer, currency, zone_name, zone })
+}
+
+fn device(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<(Device, DevicePlace)> {
+    let udi = row.udi();
+    let account = row.account(accounts);
+    let zone = accounts.zone(account);
+    let valid_from = row.moment("valid_from");
+    let valid_to = row.moment_or_open("valid_to");
+    let managed_by = row.word("managed_by", ManagedBy::WORDS, ManagedBy::parse);
+    let license_model = row.word("license_model", LicenseModel::WORDS, LicenseModel::parse);
+    let device = Device {
+        udi,
+        account,
+        valid: Span {
+            start: valid_from.resolve(zone),
+            end: valid_to.map_or(i64::MAX, |m| m.resolve(zone)),
+        },
+        managed_by: managed_by?,
+        license_model: license_model?,
+        transport: row.text("transport").to_owned(),
+        channel: row.text("channel").to_owned(),
+    };
+    let place = DevicePlace { line: row.line, valid_from, valid_to };
+    (!row.failed).then_some((device, place))
+}
+
+fn catalog_entry(row: &mut Row<'_>) -> Option<CatalogEntry> {
+    let tag = row.identifier("entitlement_tag");
+    let enforcement = row.word("enforcement", Enforcement::WORDS, Enforcement::parse);
+    let duration = row.word("duration", Duration::WORDS, Duration::parse);
+    let entry = CatalogEntry {
+        tag,
+        name: row.text("name").to_owned(),
+        postpaid_allowed: row.boolean("postpaid_allowed"),
+        equivalence: row.text("equivalence").to_owned(),
+        enforcement: enforcement?,
+        duration: duration?,
+    };
+    (!row.failed).then_some(entry)
+}
+
+fn subscription(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<Subscription> {
+    let account = row.account(accounts);
+    let billing_model = row.word("billing_model", BillingModel::WORDS, BillingModel::parse)?;
+    let subscription = Subscription {
+        id: row.required("subscription_id"),
+        account,
+        tag: row.identifier("entitlement_tag"),
+        billing_model,
+        committed_quantity: match billing_model {
+            BillingModel::Committed => row.whole("committed_quantity", COUNT_MAX),
+            BillingModel::Uncommitted => 0,
+        },
+        price_plan: row.text("price_plan").to_owned(),
+        valid: row.span(accounts.zone(account), "start", "end"),
+    };
+    (!row.failed).then_some(subscription)
+}
+
+fn purchase(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<Purchase> {
+    let account = row.account(accounts);
+    let purchase = Purchase {
+        id: row.required("purchase_id"),
+        account,
+        tag: row.identifier("entitlement_tag"),
+        quantity: row.whole("quantity", COUNT_MAX),
+        valid: row.span(accounts.zone(account), "start", "end"),
+        price_plan: row.text("price_plan").to_owned(),
+    };
+    (!row.failed).then_some(purchase)
+}
+
+/// Gathers the rows of `prices.csv` into prices: rows that differ only in `tier_up_to` and
+/// `unit_price` are the tiers of one.
+#[derive(Default)]
+struct PriceRows {
+    prices: Vec<(Price, Vec<u64>)>,
+    by_key: HashMap<(String, String, Charge, Moment), usize>,
+}
+
+impl PriceRows {
+    fn add(&mut self, row: &mut Row<'_>) -> Option<()> {
+        let plan = row.required("price_plan");
+        let item = row.identifier("entitlement_tag");
+        let charge = row.word("charge", Charge::WORDS, Charge::parse);
+        let valid_from = row.moment("valid_from");
+        let measure = row.word("measure", Measure::WORDS, Measure::parse);
+        let tier_mode = row.word("tier_mode", TierMode::WORDS, TierMode::parse);
+        let package_size = row.positive_decimal("package_size");
+        let tier = Tier {
+            up_to: row.positive_decimal("tier_up_to"),
+            unit_price: row.decimal("unit_price", PRICE_PLACES_MAX),
+        };
+        let currency = row.required("currency");
+        if !currency.is_empty() && minor_digits(&currency).is_none() {
+            row.fail("currency", format!("'{currency}' is no currency code of ISO 4217"));
+        }
+        if tier_mode == Some(TierMode::Package) && package_size.is_none() {
+            row.fail("package_size", "must not be blank where tier_mode is package");
+        }
+        let price = Price {
+            plan,
+            item,
+            charge: charge?,
+            valid_from,
+            measure: measure?,
+            tier_mode: tier_mode?,
+            package_size,
+            currency,
+            tiers: vec![tier],
+        };
+        if row.failed {
+            return None;
+        }
+        let key = (price.plan.clone(), price.item.clone(), price.charge, price.valid_from);
+        let Some(&index) = self.by_key.get(&key) else {
+            self.by_key.insert(key, self.prices.len());
+            self.prices.push((price, vec![row.line]));
+            return Some(());
+        };
+        let (first, lines) = &mut self.prices[index];
+        for (column, differs) in [
+            ("measure", first.measure != price.measure),
+            ("tier_mode", first.tier_mode != price.tier_mode),
+            ("package_size", first.package_size != price.package_size),
+            ("currency", first.currency != price.currency),
+        ] {
+            if differs {
+                row.fail(column, format!("differs from line {}, which is a tier of the same price", lines[0]));
+            }
+        }
+        first.tiers.extend(price.tiers);
+        lines.push(row.line);
+        Some(())
+    }
+}
+
+fn trust_code(row: &mut Row<'_>) -> Option<TrustCode> {
+    let udi = row.udi();
+    let origin = row.word("origin", TrustOrigin::WORDS, TrustOrigin::parse);
+    let algorithm = row.word(
+        "algorithm",
+        &["RS256", "ES256", "EdDSA"],
+        Algorithm::parse,
+    );
+    let public_key = row.required("public_key");
+    if let Some(algorithm) = algorithm
+        && !public_key.is_empty()
+        && let Err(message) = parse_public_key(algorithm, &public_key)
+    {
+        row.fail("public_key", message);
+    }
+    let valid = row.span(&TimeZone::UTC, "valid_from", "valid_to");
+    let code = TrustCode {
+        udi,
+        origin: origin?,
+        algorithm: algorithm?,
+        public_key,
+        valid_from: valid.start,
+        valid_to: (valid.end != i64::MAX).then_some(valid.end),
+    };
+    (!row.failed).then_some(code)
+}
+
+fn policy(row: &mut Row<'_>) -> Option<Policy> {
+    let scope = row.word("scope", PolicyScope::WORDS, PolicyScope::parse);
+    let policy = Policy {
+        scope_id: row.required("scope_id"),
+        enforcement: row.word_or_any("enforcement", Enforcement::WORDS, Enforcement::parse),
+        duration: row.word_or_any("duration", Duration::WORDS, Duration::parse),
+        ack_required: row.boolean("ack_required"),
+        first_report_days: row.days("first_report_days"),
+        reporting_frequency_days: row.days("reporting_frequency_days"),
+        report_on_change_days: row.days("report_on_change_days"),
+        scope: scope?,
+    };
+    (!row.failed).then_some(policy)
+}
+
+fn authorization(row: &mut Row<'_>) -> Option<Authorization> {
+    let udi = row.udi();
+    let kind = row.word("kind", AuthorizationKind::WORDS, AuthorizationKind::parse);
+    let code_version = (!row.text("code_version").is_empty())
+        .then(|| u32::try_from(row.whole("code_version", u64::from(u32::MAX))).unwrap_or(0));
+    let authorization = Authorization {
+        udi,
+        kind: kind?,
+        tag: row.text("entitlement_tag").to_owned(),
+        code_version,
+        installed_at: row.moment("installed_at").resolve(&TimeZone::UTC),
+        returned_at: row.moment_or_open("returned_at").map(|m| m.resolve(&TimeZone::UTC)),
+    };
+    (!row.failed).then_some(authorization)
+}
+
+fn ack(row: &mut Row<'_>) -> Option<Ack> {
+    let ack = Ack {
+        udi: row.udi(),
+        report_id: row.whole("report_id", u64::MAX),
+        acked_at: row.moment("acked_at").resolve(&TimeZone::UTC),
+        installed_at: row.moment_or_open("installed_at").map(|m| m.resolve(&TimeZone::UTC)),
+    };
+    (!row.failed).then_some(ack)
+}
