@@ -3,6 +3,7 @@
 //! Architecture Invariant: this is the only crate that names `deltalake` and `object_store`.
 //! Everything else sees tables, versions, Arrow batches and DataFusion providers.
 
+mod book;
 mod error;
 mod store;
 mod table;
@@ -18,6 +19,7 @@ use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectStoreExt as _;
 use url::Url;
 
+pub use book::{StoredBook, load_book, save_book};
 pub use error::LakeError;
 pub use table::{Appended, Changes, Table};
 

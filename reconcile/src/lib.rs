@@ -4,3 +4,22 @@
 //! and item, [`core`] decides everything, and [`shell::ledger`] posts the lines in one commit.
 
 pub mod core;
+pub mod engine;
+pub mod shell;
+
+/// What can go wrong between the journal and the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error(transparent)]
+    Lake(#[from] lake::LakeError),
+    #[error("a query over the lake failed")]
+    Query(#[from] datafusion::error::DataFusionError),
+    #[error("the tables of the lake do not hold what this version of rumledger expects")]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Rate(#[from] core::rate::RateError),
+    #[error("the ledger holds a line that cannot be read: {0}")]
+    Ledger(String),
+    #[error("accounts.csv has no account {0}")]
+    NoAccount(schemas::book::AccountId),
+}

@@ -1,0 +1,128 @@
+//! The book in the lake: one table, one version for each import.
+//!
+//! All files of a book are rows of one table, each row with its cells as they were imported, so that
+//! an import is one commit: two tables cannot be committed together. What is read back goes through
+//! the same checks as what is imported.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array as _, AsArray as _, ArrayRef, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt as _;
+use schemas::book::{Book, Cells, TABLES};
+
+use crate::{Appended, Lake, LakeError, Layout, Result};
+
+const TABLE: &str = "book";
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let cells = Field::new("element", DataType::Utf8, true);
+    Arc::new(Schema::new(vec![
+        Field::new("file", DataType::Utf8, false),
+        Field::new("line", DataType::Int64, false),
+        Field::new("cells", DataType::List(Arc::new(cells)), true),
+    ]))
+});
+
+/// A book, and the version of the table that it was read from.
+#[derive(Debug, Default)]
+pub struct StoredBook {
+    pub book: Book,
+    /// `None` where no book was imported yet: it is empty.
+    pub version: Option<u64>,
+}
+
+/// Replaces the whole book in one commit, and gives its version.
+///
+/// # Errors
+/// If the store fails.
+pub async fn save_book(lake: &Lake, cells: &BTreeMap<String, Cells>) -> Result<u64> {
+    let layout = Layout { schema: SCHEMA.clone(), partition_columns: &[], statistics: &["file"] };
+    let mut table = lake.ensure(TABLE, &layout).await?;
+    let rows = to_rows(cells)?;
+    loop {
+        match table.replace(std::slice::from_ref(&rows)).await? {
+            Appended::Committed(version) => return Ok(version),
+            // Two imports at once: the later one replaces the earlier one, whole.
+            Appended::Stale | Appended::AlreadyThere => table.refresh().await?,
+        }
+    }
+}
+
+/// Reads the newest book, or the one of a version that a run pinned.
+///
+/// # Errors
+/// If the store fails, or the stored cells are no book any more.
+pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> {
+    let table = match version {
+        None => lake.table(TABLE).await?,
+        Some(version) => lake.table_at(TABLE, version).await?,
+    };
+    let Some(table) = table else {
+        return Ok(StoredBook::default());
+    };
+    let failed = |e| LakeError::query(TABLE, e);
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let provider = table.provider(&session).await?;
+    let mut rows = session.read_table(provider).map_err(failed)?.execute_stream().await.map_err(failed)?;
+    let mut cells: BTreeMap<String, Cells> = BTreeMap::new();
+    while let Some(batch) = rows.next().await {
+        take_rows(&batch.map_err(failed)?, &mut cells)?;
+    }
+    for table in cells.values_mut() {
+        table.rows.sort_by_key(|(line, _)| *line);
+    }
+    let book = Book::read(&cells).map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        misfit(&format!("the stored book does not hold any more: {first}"))
+    })?;
+    Ok(StoredBook { book, version: Some(table.version()) })
+}
+
+fn misfit(why: &str) -> LakeError {
+    LakeError::Layout { table: TABLE.to_owned(), why: why.to_owned() }
+}
+
+fn to_rows(cells: &BTreeMap<String, Cells>) -> Result<RecordBatch> {
+    let mut files = Vec::new();
+    let mut lines = Vec::new();
+    let mut texts = ListBuilder::new(StringBuilder::new())
+        .with_field(Field::new("element", DataType::Utf8, true));
+    for spec in TABLES {
+        for (line, row) in cells.get(spec.name).map_or(&[][..], |c| &c.rows) {
+            files.push(spec.name);
+            lines.push(i64::try_from(*line).unwrap_or(i64::MAX));
+            for cell in row {
+                texts.values().append_value(cell);
+            }
+            texts.append(true);
+        }
+    }
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(files)), Arc::new(Int64Array::from(lines)), Arc::new(texts.finish())];
+    RecordBatch::try_new(SCHEMA.clone(), columns).map_err(|e| misfit(&e.to_string()))
+}
+
+fn take_rows(batch: &RecordBatch, cells: &mut BTreeMap<String, Cells>) -> Result<()> {
+    let column = |name: &str, to: &DataType| {
+        let column = batch.column_by_name(name).ok_or_else(|| misfit("a column is missing"))?;
+        arrow::compute::cast(column, to).map_err(|e| misfit(&e.to_string()))
+    };
+    let texts = DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)));
+    let (files, lines, rows) =
+        (column("file", &DataType::Utf8)?, column("line", &DataType::Int64)?, column("cells", &texts)?);
+    let (files, lines, rows) = (files.as_string::<i32>(), lines.as_primitive::<Int64Type>(), rows.as_list::<i32>());
+    for i in 0..batch.num_rows() {
+        let row = rows.value(i);
+        let row: Vec<String> =
+            row.as_string::<i32>().iter().map(|cell| cell.unwrap_or_default().to_owned()).collect();
+        let line = u64::try_from(lines.value(i)).unwrap_or(0);
+        if files.is_null(i) {
+            return Err(misfit("a row has no file"));
+        }
+        cells.entry(files.value(i).to_owned()).or_default().rows.push((line, row));
+    }
+    Ok(())
+}

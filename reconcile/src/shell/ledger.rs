@@ -1,0 +1,221 @@
+//! The ledger in the lake: lines to rows and back, posting and closing, each one commit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, Decimal128Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
+use datafusion::prelude::{DataFrame, SessionContext, col, lit};
+use lake::{Lake, Layout, Table};
+use schemas::journal::timestamp;
+use schemas::ledger::{
+    Charge, ChargeKey, Kind, Line, Measure, PARTITION_COLUMN, Pool, RECORD_CLOSE, RECORD_LINE, SCHEMA, TABLE,
+};
+use schemas::period::{EpochSeconds, Period};
+
+use crate::{ReconcileError, engine};
+
+type Result<T, E = ReconcileError> = std::result::Result<T, E>;
+
+/// The versions of its inputs that a run pinned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    pub journal: Option<u64>,
+    pub book: Option<u64>,
+}
+
+/// Opens the ledger, making it if it is not there.
+///
+/// # Errors
+/// If the store fails.
+pub async fn ensure(lake: &Lake) -> Result<Table> {
+    let layout = Layout {
+        schema: SCHEMA.clone(),
+        partition_columns: &[PARTITION_COLUMN],
+        statistics: &["posted_period", "service_period", "posted_at"],
+    };
+    Ok(lake.ensure(TABLE, &layout).await?)
+}
+
+async fn rows_of(session: &SessionContext, table: &Table, record: &str) -> Result<DataFrame> {
+    let provider = table.provider(session).await?;
+    Ok(session.read_table(provider)?.filter(col("record").eq(lit(record)))?)
+}
+
+/// All lines whose `column` (`posted_period` or `service_period`) is a period, in the order of their
+/// keys, and of posting within a key.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn lines(table: Option<&Table>, column: &str, period: Period) -> Result<Vec<Line>> {
+    let Some(table) = table else { return Ok(Vec::new()) };
+    let session = engine::session()?;
+    let rows = rows_of(&session, table, RECORD_LINE).await?;
+    let rows = rows.filter(col(column).eq(lit(period.to_string())))?;
+    let mut lines = Vec::new();
+    for batch in rows.collect().await? {
+        read_lines(&batch, &mut lines)?;
+    }
+    lines.sort_by(|a, b| {
+        (&a.key, a.service_period, &a.currency, a.lines_before)
+            .cmp(&(&b.key, b.service_period, &b.currency, b.lines_before))
+    });
+    Ok(lines)
+}
+
+/// The periods that are closed.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn closed(table: Option<&Table>) -> Result<BTreeSet<Period>> {
+    let Some(table) = table else { return Ok(BTreeSet::new()) };
+    let session = engine::session()?;
+    let rows = rows_of(&session, table, RECORD_CLOSE).await?.select_columns(&["posted_period"])?;
+    let mut periods = BTreeSet::new();
+    for batch in rows.collect().await? {
+        let texts = cast(batch.column(0), &DataType::Utf8)?;
+        for period in texts.as_string::<i32>().iter().flatten() {
+            periods.insert(period.parse().map_err(ReconcileError::Ledger)?);
+        }
+    }
+    Ok(periods)
+}
+
+/// Lines as rows of the table.
+///
+/// # Errors
+/// Only if the columns do not fit the schema, which would be a bug.
+pub fn line_rows(lines: &[Line], versions: Versions, posted_at: EpochSeconds) -> Result<RecordBatch> {
+    let n = lines.len();
+    let text = |of: fn(&Line) -> String| Arc::new(StringArray::from_iter_values(lines.iter().map(of))) as ArrayRef;
+    let decimal = |of: fn(&Line) -> Option<i128>, scale: i8| -> ArrayRef {
+        Arc::new(
+            lines
+                .iter()
+                .map(of)
+                .collect::<Decimal128Array>()
+                .with_data_type(DataType::Decimal128(38, scale)),
+        )
+    };
+    let version = |v: Option<u64>| -> ArrayRef {
+        Arc::new(Int64Array::from(vec![v.and_then(|v| i64::try_from(v).ok()); n]))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(|_| RECORD_LINE.to_owned()),
+        text(|l| l.line_id.clone()),
+        text(|l| l.posted_period.to_string()),
+        text(|l| l.service_period.to_string()),
+        times(lines.iter().map(|l| Some(l.key.segment_start))),
+        text(|l| l.key.smart_account.clone()),
+        text(|l| l.key.virtual_account.clone()),
+        text(|l| l.customer.clone()),
+        text(|l| l.key.pool.as_str().to_owned()),
+        text(|l| l.key.subscription_id.clone()),
+        text(|l| l.key.item.clone()),
+        text(|l| l.key.charge.as_str().to_owned()),
+        text(|l| l.kind.as_str().to_owned()),
+        text(|l| l.measure.as_str().to_owned()),
+        decimal(|l| Some(l.consumed), 6),
+        decimal(|l| Some(l.purchased), 6),
+        decimal(|l| Some(l.quantity), 6),
+        decimal(|l| Some(l.amount), 4),
+        text(|l| l.currency.clone()),
+        text(|l| l.price_plan.clone()),
+        decimal(|l| l.verified_share, 6),
+        text(|l| l.evidence_root.clone()),
+        Arc::new(Int64Array::from_iter_values(lines.iter().map(|l| i64::try_from(l.lines_before).unwrap_or(i64::MAX)))),
+        times(lines.iter().map(|_| Some(posted_at))),
+        version(versions.journal),
+        version(versions.book),
+        Arc::new(StringArray::new_null(n)),
+    ];
+    Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
+}
+
+/// The close of a period as a row of the table.
+///
+/// # Errors
+/// Only if the columns do not fit the schema, which would be a bug.
+pub fn close_row(period: Period, manifest: &str, versions: Versions, closed_at: EpochSeconds) -> Result<RecordBatch> {
+    let columns = SCHEMA
+        .fields()
+        .iter()
+        .map(|field| -> ArrayRef {
+            let text = |value: &str| Arc::new(StringArray::from(vec![value.to_owned()])) as ArrayRef;
+            let version = |v: Option<u64>| Arc::new(Int64Array::from(vec![v.and_then(|v| i64::try_from(v).ok())])) as ArrayRef;
+            match field.name().as_str() {
+                "record" => text(RECORD_CLOSE),
+                "posted_period" => text(&period.to_string()),
+                "posted_at" => times(std::iter::once(Some(closed_at))),
+                "journal_version" => version(versions.journal),
+                "book_version" => version(versions.book),
+                "manifest" => text(manifest),
+                _ => arrow::array::new_null_array(field.data_type(), 1),
+            }
+        })
+        .collect();
+    Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
+}
+
+fn times(values: impl Iterator<Item = Option<EpochSeconds>>) -> ArrayRef {
+    let micros = values.map(|t| t.map(|t| t.saturating_mul(1_000_000)));
+    Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
+    let column = |name: &str, to: &DataType| -> Result<ArrayRef> {
+        let column = batch
+            .column_by_name(name)
+            .ok_or_else(|| ReconcileError::Ledger(format!("there is no column {name}")))?;
+        Ok(cast(column, to)?)
+    };
+    let text = |name| column(name, &DataType::Utf8).map(|c| c.as_string::<i32>().clone());
+    let decimal = |name, scale| {
+        column(name, &DataType::Decimal128(38, scale)).map(|c| c.as_primitive::<Decimal128Type>().clone())
+    };
+    let ids = text("line_id")?;
+    let (posted, service) = (text("posted_period")?, text("service_period")?);
+    let starts = column("segment_start", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
+    let (smart, virtual_, customer) = (text("smart_account")?, text("virtual_account")?, text("customer")?);
+    let (pool, subscription, item) = (text("pool")?, text("subscription_id")?, text("entitlement")?);
+    let (charge, kind, measure) = (text("charge")?, text("kind")?, text("measure")?);
+    let (consumed, purchased) = (decimal("consumed", 6)?, decimal("purchased", 6)?);
+    let (quantity, amount) = (decimal("quantity", 6)?, decimal("amount", 4)?);
+    let (currency, plan) = (text("currency")?, text("price_plan")?);
+    let (share, root) = (decimal("verified_share", 6)?, text("evidence_root")?);
+    let before = column("lines_before", &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+    for i in 0..batch.num_rows() {
+        let word = |what: &str, value: &str| ReconcileError::Ledger(format!("'{value}' is no {what}"));
+        lines.push(Line {
+            line_id: ids.value(i).to_owned(),
+            posted_period: posted.value(i).parse().map_err(ReconcileError::Ledger)?,
+            service_period: service.value(i).parse().map_err(ReconcileError::Ledger)?,
+            key: ChargeKey {
+                smart_account: smart.value(i).to_owned(),
+                virtual_account: virtual_.value(i).to_owned(),
+                pool: Pool::parse(pool.value(i)).ok_or_else(|| word("pool", pool.value(i)))?,
+                subscription_id: subscription.value(i).to_owned(),
+                item: item.value(i).to_owned(),
+                charge: Charge::parse(charge.value(i)).ok_or_else(|| word("charge", charge.value(i)))?,
+                segment_start: starts.value(i).div_euclid(1_000_000),
+            },
+            customer: customer.value(i).to_owned(),
+            kind: Kind::parse(kind.value(i)).ok_or_else(|| word("kind", kind.value(i)))?,
+            measure: Measure::parse(measure.value(i)).ok_or_else(|| word("measure", measure.value(i)))?,
+            consumed: consumed.value(i),
+            purchased: purchased.value(i),
+            quantity: quantity.value(i),
+            amount: amount.value(i),
+            currency: currency.value(i).to_owned(),
+            price_plan: plan.value(i).to_owned(),
+            verified_share: share.is_valid(i).then(|| share.value(i)),
+            evidence_root: root.value(i).to_owned(),
+            lines_before: u64::try_from(before.value(i)).unwrap_or(0),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! The part of rating that touches the world: snapshots, the ledger, runs.
+
+pub mod ledger;
+pub mod run;

@@ -1,0 +1,285 @@
+//! Runs: reconcile, close, statement, exceptions. Each pins the versions that it reads.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use lake::{Appended, Lake, StoredBook, Table, load_book};
+use schemas::book::AccountId;
+use schemas::ledger::Line;
+use schemas::period::{EpochSeconds, Period, rfc3339};
+use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
+use schemas::{journal, ledger as ledger_table};
+
+use super::ledger::{self, Versions};
+use crate::ReconcileError;
+use crate::core::adjust::{Ledger, adjust};
+use crate::core::attribute::{Exceptions, Usage};
+use crate::core::charge::{Charges, charges};
+use crate::core::reference::{Month, Reference};
+use crate::core::timeline::max_join;
+use crate::engine::{self, Claims};
+
+type Result<T, E = ReconcileError> = std::result::Result<T, E>;
+
+/// What a run reads, all of one moment.
+pub struct Snapshot {
+    pub journal: Option<Table>,
+    pub ledger: Option<Table>,
+    pub book: StoredBook,
+}
+
+impl Snapshot {
+    /// Pins the newest versions.
+    ///
+    /// # Errors
+    /// If the lake cannot be read.
+    pub async fn pin(lake: &Lake) -> Result<Snapshot> {
+        Ok(Snapshot {
+            // The ledger first: whatever is posted after this moment makes this run's commit stale.
+            ledger: lake.table(ledger_table::TABLE).await?,
+            book: load_book(lake, None).await?,
+            journal: lake.table(journal::TABLE).await?,
+        })
+    }
+
+    fn versions(&self) -> Versions {
+        Versions { journal: self.journal.as_ref().map(Table::version), book: self.book.version }
+    }
+
+    /// A session in which the tables of contract 5 can be asked.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub async fn sql_session(&self) -> Result<datafusion::prelude::SessionContext> {
+        engine::sql_session(self.journal.as_ref(), self.ledger.as_ref(), &self.book.book).await
+    }
+}
+
+/// One exception of a period (contract 3.10, 4).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExceptionRow {
+    pub period: Period,
+    pub smart_account: String,
+    pub virtual_account: String,
+    pub subscription_id: String,
+    pub entitlement: String,
+    pub reason: &'static str,
+    pub license_seconds: i128,
+}
+
+/// The columns of `exceptions --format csv`.
+pub const EXCEPTION_COLUMNS: [&str; 7] =
+    ["period", "smart_account", "virtual_account", "subscription_id", "entitlement", "reason", "license_seconds"];
+
+impl ExceptionRow {
+    #[must_use]
+    pub fn cells(&self) -> [String; 7] {
+        [
+            self.period.to_string(),
+            self.smart_account.clone(),
+            self.virtual_account.clone(),
+            self.subscription_id.clone(),
+            self.entitlement.clone(),
+            self.reason.to_owned(),
+            self.license_seconds.to_string(),
+        ]
+    }
+}
+
+/// Computes the targets of a period from what the snapshot holds.
+async fn compute(claims: &Claims, reference: &Reference<'_>, period: Period) -> Result<Charges> {
+    let months = reference.months(period);
+    let utc = Month::new(period, &TimeZone::UTC).span;
+    let from = months.iter().map(|m| m.span.start).chain([utc.start]).min().unwrap_or(utc.start);
+    let to = months.iter().map(|m| m.span.end).chain([utc.end]).max().unwrap_or(utc.end);
+    let mut usage = Usage::new(reference, &months, utc);
+    claims
+        .for_each(from, to, |item, claims, facts| usage.add(item, &max_join(claims, facts), facts))
+        .await?;
+    let (steps, exceptions) = (usage.steps, usage.exceptions);
+    Ok(charges(reference, &months, steps, exceptions)?)
+}
+
+fn exception_rows(exceptions: &Exceptions, reference: &Reference<'_>, period: Period, only: Option<usize>) -> Vec<ExceptionRow> {
+    let mut rows: Vec<ExceptionRow> = exceptions
+        .iter()
+        .filter(|(key, seconds)| **seconds > 0 && (only.is_none() || key.account == only))
+        .map(|(key, seconds)| {
+            let account = key.account.map(|a| reference.accounts[a].id.clone());
+            ExceptionRow {
+                period,
+                smart_account: account.as_ref().map(|a| a.smart.clone()).unwrap_or_default(),
+                virtual_account: account.map(|a| a.virtual_).unwrap_or_default(),
+                subscription_id: key.subscription_id.clone(),
+                entitlement: key.item.clone(),
+                reason: key.reason.as_str(),
+                license_seconds: *seconds,
+            }
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+/// What a reconcile run came to.
+#[derive(Debug, Default)]
+pub struct Reconciled {
+    /// Posted, or in a dry run to be posted.
+    pub lines: Vec<Line>,
+    pub exceptions: Vec<ExceptionRow>,
+}
+
+/// Computes targets and posts the difference; a dry run does all but the posting.
+///
+/// # Errors
+/// If the lake fails, an amount does not fit, or the account is not in the book.
+pub async fn reconcile(
+    lake: &Lake,
+    period: Period,
+    account: Option<&AccountId>,
+    dry_run: bool,
+    clock: &(dyn Fn() -> EpochSeconds + Sync),
+) -> Result<Reconciled> {
+    loop {
+        let mut snapshot = Snapshot::pin(lake).await?;
+        if !dry_run && snapshot.ledger.is_none() {
+            snapshot.ledger = Some(ledger::ensure(lake).await?);
+        }
+        let reconciled = plan(&snapshot, period, account).await?;
+        if dry_run || reconciled.lines.is_empty() {
+            return Ok(reconciled);
+        }
+        let rows = ledger::line_rows(&reconciled.lines, snapshot.versions(), clock())?;
+        if let Some(mut table) = snapshot.ledger
+            && let Appended::Committed(version) = table.append_once(&[rows], &[]).await?
+        {
+            tracing::info!(version, lines = reconciled.lines.len(), "lines posted");
+            return Ok(reconciled);
+        }
+        tracing::info!("the ledger changed meanwhile; the run starts anew");
+    }
+}
+
+/// The lines that would bring the ledger to the targets.
+async fn plan(snapshot: &Snapshot, period: Period, account: Option<&AccountId>) -> Result<Reconciled> {
+    let reference = Reference::new(&snapshot.book.book);
+    let claims = Claims::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
+    let charges = compute(&claims, &reference, period).await?;
+    let mut held = Ledger { closed: ledger::closed(snapshot.ledger.as_ref()).await?, ..Ledger::default() };
+    for line in ledger::lines(snapshot.ledger.as_ref(), "service_period", period).await? {
+        held.take(&line);
+    }
+    let of_account = account.map(|id| {
+        let is_posted = || held.lines.keys().any(|k| k.smart_account == id.smart && k.virtual_account == id.virtual_);
+        match reference.account_of(id) {
+            Some(index) => Ok(Some(index)),
+            None if is_posted() => Ok(None),
+            None => Err(ReconcileError::NoAccount(id.clone())),
+        }
+    });
+    let of_account = of_account.transpose()?;
+    let lines = adjust(charges.targets, &held, period, |key| {
+        account.is_none_or(|a| a.smart == key.smart_account && a.virtual_ == key.virtual_account)
+    });
+    let exceptions = match of_account {
+        None => exception_rows(&charges.exceptions, &reference, period, None),
+        Some(Some(index)) => exception_rows(&charges.exceptions, &reference, period, Some(index)),
+        Some(None) => Vec::new(),
+    };
+    Ok(Reconciled { lines, exceptions })
+}
+
+/// Closes a period for all accounts, as posted. Twice is no error. Gives the manifest.
+///
+/// # Errors
+/// If the lake fails.
+pub async fn close(lake: &Lake, period: Period, clock: &(dyn Fn() -> EpochSeconds + Sync)) -> Result<String> {
+    let mut table = ledger::ensure(lake).await?;
+    loop {
+        if let Some(manifest) = manifest_of(&table, period).await? {
+            return Ok(manifest);
+        }
+        let snapshot = Snapshot::pin(lake).await?;
+        let versions = snapshot.versions();
+        let lines = ledger::lines(Some(&table), "posted_period", period).await?;
+        let closed_at = clock();
+        let manifest = manifest(period, &lines, &table, versions, closed_at);
+        let row = ledger::close_row(period, &manifest, versions, closed_at)?;
+        match table.append_once(&[row], &[]).await? {
+            Appended::Committed(_) => return Ok(manifest),
+            Appended::Stale | Appended::AlreadyThere => table.refresh().await?,
+        }
+    }
+}
+
+async fn manifest_of(table: &Table, period: Period) -> Result<Option<String>> {
+    use arrow::array::AsArray as _;
+    use datafusion::prelude::{col, lit};
+    let session = engine::session()?;
+    let provider = table.provider(&session).await?;
+    let rows = session
+        .read_table(provider)?
+        .filter(col("record").eq(lit(ledger_table::RECORD_CLOSE)).and(col("posted_period").eq(lit(period.to_string()))))?
+        .select_columns(&["manifest"])?
+        .collect()
+        .await?;
+    for batch in rows {
+        let texts = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
+        if let Some(Some(manifest)) = texts.as_string::<i32>().iter().next() {
+            return Ok(Some(manifest.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// What is closed: counts, totals by currency, and the versions that it stands on.
+fn manifest(period: Period, lines: &[Line], ledger: &Table, versions: Versions, closed_at: EpochSeconds) -> String {
+    let mut totals: BTreeMap<&str, i128> = BTreeMap::new();
+    for line in lines {
+        *totals.entry(&line.currency).or_default() += line.amount;
+    }
+    let totals: BTreeMap<&str, String> = totals
+        .into_iter()
+        .map(|(currency, total)| (currency, amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE))))
+        .collect();
+    serde_json::json!({
+        "period": period.to_string(),
+        "closed_at": rfc3339(closed_at),
+        "lines": lines.len(),
+        "totals": totals,
+        "ledger_version": ledger.version(),
+        "journal_version": versions.journal,
+        "book_version": versions.book,
+        "rumledger": env!("CARGO_PKG_VERSION"),
+    })
+    .to_string()
+}
+
+/// What was posted into a period.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn statement(lake: &Lake, period: Period) -> Result<Vec<Line>> {
+    let table = lake.table(ledger_table::TABLE).await?;
+    ledger::lines(table.as_ref(), "posted_period", period).await
+}
+
+/// Usage that could not be priced, of one period or of all, as things stand now.
+///
+/// # Errors
+/// If the lake cannot be read.
+pub async fn exceptions(lake: &Lake, period: Option<Period>) -> Result<Vec<ExceptionRow>> {
+    let snapshot = Snapshot::pin(lake).await?;
+    let reference = Reference::new(&snapshot.book.book);
+    let claims = Claims::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
+    let periods = match period {
+        Some(period) => std::iter::once(period).collect(),
+        None => claims.months_with_usage().await?,
+    };
+    let mut rows = Vec::new();
+    for period in periods {
+        let charges = compute(&claims, &reference, period).await?;
+        rows.extend(exception_rows(&charges.exceptions, &reference, period, None));
+    }
+    Ok(rows)
+}

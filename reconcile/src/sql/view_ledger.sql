@@ -1,0 +1,8 @@
+-- Posted lines.
+SELECT
+    line_id, posted_period, service_period, segment_start, smart_account, virtual_account, customer,
+    pool, subscription_id, entitlement, charge, kind, measure, consumed, purchased, quantity, amount,
+    currency, price_plan, verified_share, evidence_root, lines_before, posted_at, journal_version,
+    book_version
+FROM stored_ledger
+WHERE record = 'line'
