@@ -98,28 +98,15 @@ impl Lake {
 
     async fn load(&self, name: &str, version: Option<u64>) -> Result<Option<Table>> {
         let mut delta = self.delta(name)?;
+        if !has_log(name, &delta).await? {
+            return Ok(None);
+        }
         let loaded = match version {
             None => delta.load().await,
             Some(version) => delta.load_version(version).await,
         };
-        match loaded {
-            Ok(()) => Ok(Some(Table::new(name, delta))),
-            Err(error) => match self.has_log(name).await? {
-                false => Ok(None),
-                true => Err(LakeError::delta(name, "load", error)),
-            },
-        }
-    }
-
-    /// True if the table's first commit is there.
-    async fn has_log(&self, name: &str) -> Result<bool> {
-        let delta = self.delta(name)?;
-        let first = object_store::path::Path::from("_delta_log/00000000000000000000.json");
-        match delta.object_store().head(&first).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(LakeError::store(name, error)),
-        }
+        loaded.map_err(|error| LakeError::delta(name, "load", error))?;
+        Ok(Some(Table::new(name, delta)))
     }
 
     /// The newest version of a table, which is made if it is not there.
@@ -156,5 +143,15 @@ impl Lake {
             }
             Err(error) => Err(LakeError::delta(name, "create", error)),
         }
+    }
+}
+
+/// True if the table's first commit is there; the log is never cleaned by age.
+async fn has_log(name: &str, delta: &DeltaTable) -> Result<bool> {
+    let first = object_store::path::Path::from("_delta_log/00000000000000000000.json");
+    match delta.object_store().head(&first).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(LakeError::store(name, error)),
     }
 }

@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemas::book::AccountId;
+use schemas::disposition::SignaturePolicy;
+use schemas::period::Period;
+
+/// How a command ended that did what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Something was suspended, excepted or found: exit status 3.
+    Found,
+}
+
+/// Why a command did not do what it was told.
+pub enum Failure {
+    /// Wrong usage or bad configuration: exit status 2.
+    Usage(anyhow::Error),
+    /// Exit status 1.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Failed(error.into())
+    }
+}
+
+/// Usage-to-billing pipeline for Cisco Smart Licensing: takes in RUM reports, verifies and keeps
+/// them, compares what was consumed with what was purchased, and posts the difference.
+///
+/// It receives copies beside CSSM; it never replaces reporting to it.
+#[derive(Parser)]
+#[command(name = "rumledger", version, max_term_width = 100,
+    after_help = "Exit status: 0 done · 1 failed · 2 wrong usage or bad configuration · 3 done, but something was suspended, excepted or found\n\nExample: rumledger demo")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Global {
+    /// The lake: a folder, or s3://BUCKET/PREFIX [default: ./lake]
+    #[arg(long, global = true, env = "RUMLEDGER_LAKE", value_name = "URL")]
+    pub lake: Option<String>,
+    /// Settings, as TOML
+    #[arg(long, global = true, env = "RUMLEDGER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How results are written [default: table]
+    #[arg(long, global = true, env = "RUMLEDGER_FORMAT", value_enum)]
+    pub format: Option<Format>,
+    /// Nothing but results and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More about what is done (-v, -vv)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Table,
+    Json,
+    Csv,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Shows the whole way on made-up data, in ./rumledger-demo
+    #[command(after_help = "Example: rumledger demo")]
+    Demo,
+    /// Makes up the data of a fleet
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    /// Accounts, devices, subscriptions, purchases, prices and keys
+    #[command(subcommand)]
+    Book(BookCommand),
+    /// Takes in RUM reports
+    #[command(subcommand)]
+    Ingest(IngestCommand),
+    /// Suspended reports
+    #[command(subcommand)]
+    Suspense(SuspenseCommand),
+    /// Computes what is due and posts the difference
+    #[command(after_help = "Example: rumledger reconcile --period 2026-10 --dry-run")]
+    Reconcile {
+        /// The month, in each account's own zone
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Period,
+        /// Does everything but posting
+        #[arg(long)]
+        dry_run: bool,
+        /// Only this account
+        #[arg(long, value_name = "SA/VA")]
+        account: Option<AccountId>,
+    },
+    /// Closes a month for all accounts: its lines never change again
+    #[command(after_help = "Example: rumledger close --period 2026-09")]
+    Close {
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Period,
+    },
+    /// What was posted into a month
+    #[command(after_help = "Example: rumledger statement --period 2026-10 --format csv > 2026-10.csv")]
+    Statement {
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Period,
+    },
+    /// Usage that could not be priced
+    #[command(after_help = "Example: rumledger exceptions --period 2026-10")]
+    Exceptions {
+        /// Without it: all months
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Option<Period>,
+    },
+    /// Any query over the lake's tables: journal, usage, ledger, closes, book_…
+    #[command(after_help = "Example: rumledger sql \"SELECT disposition, count(*) FROM journal GROUP BY 1\"")]
+    Sql {
+        query: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum FleetCommand {
+    /// Writes book/ and reports/; the same seed gives the same reports
+    #[command(after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000 --devices 200 --seed 7")]
+    Generate(FleetArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct FleetArgs {
+    /// Folder to write book/ and reports/ to
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Reports in all, duplicates and broken ones among them
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub reports: u64,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub devices: u64,
+    /// Months that the reports cover
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub months: u64,
+    /// The last of them
+    #[arg(long, default_value = "2026-10", value_name = "YYYY-MM")]
+    pub last_month: Period,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, value_enum, default_value = "mixed")]
+    pub algorithm: FleetAlgorithm,
+    /// Percent of the reports that are copies of earlier ones
+    #[arg(long, default_value_t = 5, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
+    pub duplicates: u64,
+    /// Percent of the reports that are forged, incomplete or broken
+    #[arg(long, default_value_t = 2, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
+    pub broken: u64,
+    /// Reports in one file
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub per_file: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FleetAlgorithm {
+    #[value(name = "RS256")]
+    Rs256,
+    #[value(name = "ES256")]
+    Es256,
+    #[value(name = "EdDSA")]
+    EdDsa,
+    #[value(name = "mixed")]
+    Mixed,
+}
+
+#[derive(Subcommand)]
+pub enum BookCommand {
+    /// Replaces the whole book by the CSV files of a folder, or changes nothing
+    #[command(after_help = "Example: rumledger book import ./book")]
+    Import {
+        dir: PathBuf,
+    },
+    /// Shows what the book in force holds, or the rows of one of its tables
+    #[command(after_help = "Example: rumledger book show accounts")]
+    Show {
+        /// accounts, devices, catalog, subscriptions, purchases, prices, trust_codes, policies,
+        /// authorizations or acks
+        table: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum IngestCommand {
+    /// Takes in files, folders and bundles, in the order of their paths
+    #[command(after_help = "Example: rumledger ingest files ./reports UD_SA_26Nov01.tar.gz")]
+    Files {
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Which unverifiable reports are accepted: accept-prepaid, accept or suspend
+        #[arg(long, env = "RUMLEDGER_SIGNATURE_POLICY", value_name = "POLICY")]
+        signature_policy: Option<SignaturePolicy>,
+        /// The collector that the files come from: cslu, ssm-on-prem, dna-center, vmanage or file
+        #[arg(long, env = "RUMLEDGER_COLLECTOR", value_name = "NAME")]
+        collector: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum SuspenseCommand {
+    /// Lists suspended reports, in the order in which they came
+    #[command(after_help = "Example: rumledger suspense list --reason trust-unknown")]
+    List {
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Shows one with its bytes
+    #[command(after_help = "Example: rumledger suspense show 1f0c9a52b7de --raw > report.json")]
+    Show {
+        id: String,
+        /// Nothing but the bytes, as they came
+        #[arg(long)]
+        raw: bool,
+    },
+}

@@ -1,0 +1,111 @@
+//! `ingest files`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use ingest::core::keyring::Keyring;
+use ingest::shell::files::list;
+use ingest::shell::rows::Delivery;
+use ingest::shell::runner::{Settings, Summary, ingest_files};
+use lake::{Lake, load_book};
+use schemas::disposition::SignaturePolicy;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::cli::{Failure, Format, Outcome};
+use crate::config::Config;
+use crate::output::{self, Rows};
+
+pub fn files(
+    paths: &[PathBuf],
+    policy: Option<SignaturePolicy>,
+    collector: Option<String>,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
+    let lake = super::open_lake(config)?;
+    let started = Instant::now();
+    let summary = take_in(paths, policy, collector, &lake, config, runtime)?;
+    print(&summary, started.elapsed(), config)?;
+    Ok(if summary.suspended.is_empty() { Outcome::Done } else { Outcome::Found })
+}
+
+/// Takes in all files under the paths.
+pub fn take_in(
+    paths: &[PathBuf],
+    policy: Option<SignaturePolicy>,
+    collector: Option<String>,
+    lake: &Lake,
+    config: &Config,
+    runtime: &Runtime,
+) -> anyhow::Result<Summary> {
+    let files = list(paths).map_err(|(path, error)| anyhow!(error).context(format!("cannot read {}", path.display())))?;
+    let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
+    let mut rules = config.rules.clone();
+    rules.policy = policy.unwrap_or(rules.policy);
+    let bar = output::progress(config.quiet, files.len() as u64, "{wide_bar} {pos}/{len} files, {msg} reports, {elapsed}");
+    let settings = Settings {
+        limits: config.limits,
+        flush: config.flush,
+        rules,
+        delivery: Delivery {
+            collector: collector.unwrap_or_else(|| config.collector.clone()),
+            ..Delivery::default()
+        },
+        keyring: Keyring::new(&book.book.trust_codes),
+        clock: &|| config.now(),
+        progress: &|reports, files| {
+            bar.set_position(files);
+            bar.set_message(reports.to_string());
+        },
+        ignored: &|source, what| output::note(config.quiet, &format!("ignored: {source}: {what}")),
+    };
+    let cache_dir: PathBuf = lake.cache_dir(Path::new(&config.cache_dir));
+    let summary = ingest_files(runtime.handle(), lake, &cache_dir, &files, &settings);
+    bar.finish_and_clear();
+    summary.context("the ingest stopped; what was committed stays, run it again to go on")
+}
+
+/// Reports a second, to the unit.
+fn rate(reports: u64, elapsed: Duration) -> u64 {
+    u64::try_from(u128::from(reports) * 1_000_000 / elapsed.as_micros().max(1)).unwrap_or(u64::MAX)
+}
+
+fn print(summary: &Summary, elapsed: Duration, config: &Config) -> anyhow::Result<()> {
+    let seconds = format!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis());
+    if config.format == Format::Json {
+        let suspended: serde_json::Map<String, serde_json::Value> =
+            summary.suspended.iter().map(|(reason, n)| (reason.to_string(), json!(n))).collect();
+        return output::text(
+            &json!({
+                "received": summary.received,
+                "accepted": summary.accepted,
+                "duplicate": summary.duplicate,
+                "suspended": suspended,
+                "verified": summary.verified,
+                "unverifiable": summary.unverifiable,
+                "seconds": seconds.parse::<serde_json::Number>()?,
+            })
+            .to_string(),
+        );
+    }
+    output::rows(config.format, &balance(summary))?;
+    output::note(config.quiet, &format!("{seconds} s, {} reports a second, {} commits", rate(summary.received, elapsed), summary.commits));
+    Ok(())
+}
+
+/// received = accepted + duplicate + suspended, by reason.
+pub fn balance(summary: &Summary) -> Rows<'static> {
+    let line = |name: &str, n: u64| vec![name.to_owned(), n.to_string()];
+    let mut rows = vec![
+        line("received", summary.received),
+        line("accepted", summary.accepted),
+        line("  verified", summary.verified),
+        line("  unverifiable", summary.unverifiable),
+        line("duplicate", summary.duplicate),
+        line("suspended", summary.suspended_total()),
+    ];
+    rows.extend(summary.suspended.iter().map(|(reason, n)| line(&format!("  {reason}"), *n)));
+    Rows { columns: &["disposition", "reports"], rows, numbers: &["reports"], hidden: &[] }
+}

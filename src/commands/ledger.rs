@@ -1,0 +1,127 @@
+//! `reconcile`, `close`, `statement`, `exceptions`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use reconcile::ReconcileError;
+use reconcile::shell::run::{self, EXCEPTION_COLUMNS, ExceptionRow};
+use schemas::book::AccountId;
+use schemas::ledger::{Line, STATEMENT_COLUMNS};
+use schemas::period::Period;
+use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
+use tokio::runtime::Runtime;
+
+use crate::cli::{Failure, Format, Outcome};
+use crate::config::Config;
+use crate::output::{self, Rows};
+
+/// Columns of a statement that a table leaves out; CSV and JSON have them.
+const HIDDEN: &[&str] = &[
+    "line_id", "posted_period", "smart_account", "virtual_account", "kind", "price_plan",
+    "evidence_root", "pool", "verified_share",
+];
+const NUMBERS: &[&str] = &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds"];
+
+pub fn reconcile(
+    period: Period,
+    account: Option<&AccountId>,
+    dry_run: bool,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
+    let lake = super::open_lake(config)?;
+    let ran = runtime.block_on(run::reconcile(&lake, period, account, dry_run, &|| config.now()));
+    let ran = match ran {
+        Err(error @ ReconcileError::NoAccount(_)) => return Err(Failure::Usage(error.into())),
+        other => other.with_context(|| format!("cannot reconcile {period}"))?,
+    };
+    print_lines(&ran.lines, config)?;
+    let verb = if dry_run { "would be posted" } else { "posted" };
+    output::note(config.quiet, &format!("{} lines {verb}, {} exceptions", ran.lines.len(), ran.exceptions.len()));
+    Ok(outcome(&ran.exceptions))
+}
+
+fn outcome(exceptions: &[ExceptionRow]) -> Outcome {
+    if exceptions.is_empty() { Outcome::Done } else { Outcome::Found }
+}
+
+pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let lake = super::open_lake(config)?;
+    let manifest = runtime
+        .block_on(run::close(&lake, period, &|| config.now()))
+        .with_context(|| format!("cannot close {period}"))?;
+    output::text(&manifest)?;
+    Ok(Outcome::Done)
+}
+
+pub fn statement(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let lake = super::open_lake(config)?;
+    let lines = runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
+    print_lines(&lines, config)?;
+    Ok(Outcome::Done)
+}
+
+pub fn exceptions(period: Option<Period>, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let lake = super::open_lake(config)?;
+    let rows = runtime.block_on(run::exceptions(&lake, period)).context("cannot compute exceptions")?;
+    print_exceptions(&rows, config.format)?;
+    Ok(outcome(&rows))
+}
+
+pub fn print_exceptions(exceptions: &[ExceptionRow], format: Format) -> anyhow::Result<()> {
+    output::rows(format, &Rows {
+        columns: &EXCEPTION_COLUMNS,
+        rows: exceptions.iter().map(|e| e.cells().to_vec()).collect(),
+        numbers: NUMBERS,
+        hidden: &[],
+    })
+}
+
+/// A statement; as a table, with the totals of each currency.
+pub fn print_lines(lines: &[Line], config: &Config) -> anyhow::Result<()> {
+    let rows: Vec<Vec<String>> = lines
+        .iter()
+        .map(|line| {
+            let mut cells = line.cells().to_vec();
+            if config.format == Format::Table {
+                shorten(&mut cells);
+            }
+            cells
+        })
+        .collect();
+    output::rows(config.format, &Rows { columns: &STATEMENT_COLUMNS, rows, numbers: NUMBERS, hidden: HIDDEN })?;
+    if config.format == Format::Table {
+        for (currency, (count, total)) in totals(lines) {
+            let total = amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE));
+            output::text(&format!("total {currency} {total} ({count} lines)"))?;
+        }
+    }
+    Ok(())
+}
+
+fn totals(lines: &[Line]) -> BTreeMap<&str, (usize, i128)> {
+    let mut totals: BTreeMap<&str, (usize, i128)> = BTreeMap::new();
+    for line in lines {
+        let total = totals.entry(&line.currency).or_default();
+        total.0 += 1;
+        total.1 += line.amount;
+    }
+    totals
+}
+
+/// For a screen: the name within an entitlement tag, and the day and time of a segment.
+fn shorten(cells: &mut [String]) {
+    for (column, cell) in STATEMENT_COLUMNS.iter().zip(cells) {
+        match *column {
+            "entitlement" => {
+                if let Some(rest) = cell.split_once(".com.cisco.").map(|(_, rest)| rest.to_owned()) {
+                    *cell = rest.split(',').next().unwrap_or_default().to_owned();
+                }
+            }
+            "consumed" | "purchased" | "quantity" => {
+                *cell = cell.trim_end_matches('0').trim_end_matches('.').to_owned();
+            }
+            _ => {}
+        }
+    }
+}

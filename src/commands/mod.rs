@@ -1,0 +1,50 @@
+//! One file a command.
+
+mod book;
+mod demo;
+mod fleet;
+mod ingest;
+mod ledger;
+mod sql;
+mod suspense;
+
+use ::lake::Lake;
+use anyhow::Context as _;
+use tokio::runtime::Runtime;
+
+use crate::cli::{BookCommand, Command, Failure, FleetCommand, IngestCommand, Outcome, SuspenseCommand};
+use crate::config::Config;
+
+pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    match command {
+        Command::Demo => demo::run(config, runtime),
+        Command::Fleet(FleetCommand::Generate(args)) => fleet::generate(&args, config),
+        Command::Book(BookCommand::Import { dir }) => book::import(&dir, config, runtime),
+        Command::Book(BookCommand::Show { table }) => book::show(table.as_deref(), config, runtime),
+        Command::Ingest(IngestCommand::Files { paths, signature_policy, collector }) => {
+            ingest::files(&paths, signature_policy, collector, config, runtime)
+        }
+        Command::Suspense(SuspenseCommand::List { reason, limit }) => {
+            suspense::list(reason.as_deref(), limit, config, runtime)
+        }
+        Command::Suspense(SuspenseCommand::Show { id, raw }) => suspense::show(&id, raw, config, runtime),
+        Command::Reconcile { period, dry_run, account } => {
+            ledger::reconcile(period, account.as_ref(), dry_run, config, runtime)
+        }
+        Command::Close { period } => ledger::close(period, config, runtime),
+        Command::Statement { period } => ledger::statement(period, config, runtime),
+        Command::Exceptions { period } => ledger::exceptions(period, config, runtime),
+        Command::Sql { query } => sql::run(&query, config, runtime),
+    }
+}
+
+fn open_lake(config: &Config) -> Result<Lake, Failure> {
+    Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))
+}
+
+/// A snapshot of everything that a command reads.
+fn snapshot(config: &Config, runtime: &Runtime) -> Result<reconcile::shell::run::Snapshot, Failure> {
+    let lake = open_lake(config)?;
+    let pinned = runtime.block_on(reconcile::shell::run::Snapshot::pin(&lake));
+    Ok(pinned.with_context(|| format!("cannot read the lake {}", config.lake))?)
+}

@@ -1,0 +1,206 @@
+//! Settings: from the command line, `RUMLEDGER_…`, or the configuration file, in this order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use ingest::core::carrier::CarrierLimits;
+use ingest::core::mediate::Rules;
+use ingest::shell::runner::FlushLimits;
+use schemas::disposition::SignaturePolicy;
+use schemas::key::Algorithm;
+use schemas::period::{EpochSeconds, Moment};
+use serde::Deserialize;
+
+use crate::cli::{Format, Global};
+
+/// The configuration file. Every key is also an environment variable: `RUMLEDGER_` and the key in
+/// capitals; lists and tables are written `a,b` and `a=b,c=d` there.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    lake: Option<String>,
+    format: Option<String>,
+    cache_dir: Option<PathBuf>,
+    signature_policy: Option<String>,
+    collector: Option<String>,
+    collectors: Option<Vec<String>>,
+    /// A vendor's other tokens for RS256, ES256 and EdDSA.
+    signing_types: Option<BTreeMap<String, String>>,
+    report_bytes_max: Option<u64>,
+    measurements_max: Option<u64>,
+    archive_members_max: Option<u64>,
+    archive_bytes_max: Option<u64>,
+    flush_rows_max: Option<u64>,
+    flush_bytes_max: Option<u64>,
+    flush_age_ms_max: Option<u64>,
+}
+
+/// What the commands are told.
+pub struct Config {
+    pub lake: String,
+    pub format: Format,
+    pub quiet: bool,
+    pub cache_dir: PathBuf,
+    pub collector: String,
+    pub rules: Rules,
+    pub limits: CarrierLimits,
+    pub flush: FlushLimits,
+    now: Option<EpochSeconds>,
+}
+
+impl Config {
+    pub fn load(global: &Global) -> anyhow::Result<Config> {
+        let mut file = match &global.config {
+            None => File::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("the configuration {} is wrong", path.display()))?
+            }
+        };
+        overlay(&mut file)?;
+        let default = CarrierLimits::default();
+        let mut limits = default;
+        limits.report.report_bytes_max = size(file.report_bytes_max, default.report.report_bytes_max)?;
+        limits.report.measurements_max = size(file.measurements_max, default.report.measurements_max)?;
+        limits.archive_members_max = file.archive_members_max.unwrap_or(default.archive_members_max);
+        limits.archive_bytes_max = file.archive_bytes_max.unwrap_or(default.archive_bytes_max);
+        let flush = FlushLimits::default();
+        let flush = FlushLimits {
+            rows_max: size(file.flush_rows_max, flush.rows_max)?,
+            bytes_max: size(file.flush_bytes_max, flush.bytes_max)?,
+            age_max: file.flush_age_ms_max.map_or(flush.age_max, Duration::from_millis),
+        };
+        Ok(Config {
+            lake: global.lake.clone().or(file.lake).unwrap_or_else(|| "./lake".to_owned()),
+            format: match (global.format, &file.format) {
+                (Some(format), _) => format,
+                (None, None) => Format::default(),
+                (None, Some(name)) => <Format as clap::ValueEnum>::from_str(name, false)
+                    .map_err(|_| anyhow!("'{name}' is no format; use table, json or csv"))?,
+            },
+            quiet: global.quiet,
+            cache_dir: file.cache_dir.unwrap_or_else(user_cache),
+            collector: file.collector.unwrap_or_else(|| "file".to_owned()),
+            rules: rules(file.signature_policy, file.collectors, file.signing_types)?,
+            limits,
+            flush,
+            now: now_from_environment()?,
+        })
+    }
+
+    /// The same settings for another lake, with nothing but results shown.
+    pub fn for_demo(&self, lake: String) -> Config {
+        Config {
+            lake,
+            format: Format::Table,
+            quiet: true,
+            cache_dir: self.cache_dir.clone(),
+            collector: self.collector.clone(),
+            rules: self.rules.clone(),
+            limits: self.limits,
+            flush: self.flush,
+            now: self.now,
+        }
+    }
+
+    /// The clock: of the machine, or as `RUMLEDGER_NOW` sets it.
+    #[allow(clippy::disallowed_methods, reason = "the one place where the binary reads the clock")]
+    pub fn now(&self) -> EpochSeconds {
+        self.now.unwrap_or_else(|| jiff::Timestamp::now().as_second())
+    }
+}
+
+fn rules(
+    policy: Option<String>,
+    collectors: Option<Vec<String>>,
+    signing_types: Option<BTreeMap<String, String>>,
+) -> anyhow::Result<Rules> {
+    let mut rules = Rules::default();
+    if let Some(policy) = policy {
+        rules.policy = policy.parse::<SignaturePolicy>().map_err(|e| anyhow!(e))?;
+    }
+    if let Some(collectors) = collectors {
+        rules.collectors = collectors;
+    }
+    for (token, name) in signing_types.unwrap_or_default() {
+        let algorithm = Algorithm::parse(&name)
+            .ok_or_else(|| anyhow!("signing_types: '{name}' is none of RS256, ES256, EdDSA"))?;
+        if token == "builtin" {
+            bail!("signing_types: 'builtin' can be checked by the vendor alone");
+        }
+        rules.signing_types.insert(token, algorithm);
+    }
+    Ok(rules)
+}
+
+fn size(value: Option<u64>, default: usize) -> anyhow::Result<usize> {
+    match value {
+        None => Ok(default),
+        Some(0) => bail!("a limit of 0 lets nothing in"),
+        Some(n) => Ok(usize::try_from(n)?),
+    }
+}
+
+/// Puts what the environment says over what the file says.
+fn overlay(file: &mut File) -> anyhow::Result<()> {
+    let list = |text: String| text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>();
+    let number = |name: &str| -> anyhow::Result<Option<u64>> {
+        setting(name).map(|text| text.parse().with_context(|| format!("RUMLEDGER_{name} is no number"))).transpose()
+    };
+    if let Some(path) = setting("CACHE_DIR") {
+        file.cache_dir = Some(path.into());
+    }
+    // RUMLEDGER_LAKE, _CONFIG and _FORMAT are read with the command line; these two as well, where a
+    // command has them as flags.
+    file.signature_policy = setting("SIGNATURE_POLICY").or_else(|| file.signature_policy.take());
+    file.collector = setting("COLLECTOR").or_else(|| file.collector.take());
+    if let Some(collectors) = setting("COLLECTORS") {
+        file.collectors = Some(list(collectors));
+    }
+    if let Some(types) = setting("SIGNING_TYPES") {
+        let pairs = list(types).into_iter().map(|pair| match pair.split_once('=') {
+            Some((token, name)) => Ok((token.to_owned(), name.to_owned())),
+            None => Err(anyhow!("RUMLEDGER_SIGNING_TYPES: '{pair}' is no TOKEN=ALGORITHM")),
+        });
+        file.signing_types = Some(pairs.collect::<anyhow::Result<_>>()?);
+    }
+    for (name, slot) in [
+        ("REPORT_BYTES_MAX", &mut file.report_bytes_max),
+        ("MEASUREMENTS_MAX", &mut file.measurements_max),
+        ("ARCHIVE_MEMBERS_MAX", &mut file.archive_members_max),
+        ("ARCHIVE_BYTES_MAX", &mut file.archive_bytes_max),
+        ("FLUSH_ROWS_MAX", &mut file.flush_rows_max),
+        ("FLUSH_BYTES_MAX", &mut file.flush_bytes_max),
+        ("FLUSH_AGE_MS_MAX", &mut file.flush_age_ms_max),
+    ] {
+        *slot = number(name)?.or(*slot);
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place where the binary reads its environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn setting(name: &str) -> Option<String> {
+    variable(&format!("RUMLEDGER_{name}"))
+}
+
+fn user_cache() -> PathBuf {
+    variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+fn now_from_environment() -> anyhow::Result<Option<EpochSeconds>> {
+    let Some(text) = setting("NOW") else { return Ok(None) };
+    match text.parse::<Moment>() {
+        Ok(Moment::At(instant)) => Ok(Some(instant)),
+        _ => bail!("RUMLEDGER_NOW is '{text}'; write RFC 3339 with whole seconds, such as 2026-11-01T00:00:00Z"),
+    }
+}

@@ -1,0 +1,63 @@
+//! A made-up fleet: a book, keys, and reports of every kind, duplicates and broken ones among them.
+//!
+//! Everything is a function of the seed and of a report's number: nothing is stored to be copied or
+//! broken later, any number of reports takes no memory, and the same seed gives the same bytes. RSA
+//! keys cannot be derived from a seed in reasonable time; two published demo keys stand in.
+
+mod book;
+mod files;
+mod keys;
+mod report;
+mod rng;
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use rayon::prelude::*;
+use schemas::disposition::Reason;
+
+use crate::cli::FleetArgs;
+
+pub use book::write_book;
+
+/// What was written, and what must come of it when it is taken in at once, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub files: u64,
+    pub reports: u64,
+    pub accepted: u64,
+    pub duplicate: u64,
+    pub suspended: BTreeMap<Reason, u64>,
+}
+
+impl Written {
+    fn add(mut self, other: Written) -> Written {
+        self.files += other.files;
+        self.reports += other.reports;
+        self.accepted += other.accepted;
+        self.duplicate += other.duplicate;
+        for (reason, n) in other.suspended {
+            *self.suspended.entry(reason).or_default() += n;
+        }
+        self
+    }
+}
+
+/// Writes `book/` and `reports/` under the folder of the arguments.
+pub fn generate(args: &FleetArgs, progress: &(dyn Fn() + Sync)) -> anyhow::Result<Written> {
+    let fleet = report::Fleet::new(args)?;
+    let reports = args.out.join("reports");
+    std::fs::create_dir_all(&reports).with_context(|| format!("cannot make {}", reports.display()))?;
+    write_book(&fleet, &args.out.join("book"))?;
+    let files = args.reports.div_ceil(args.per_file);
+    (0..files)
+        .into_par_iter()
+        .map(|file| {
+            let first = file * args.per_file;
+            let last = (first + args.per_file).min(args.reports);
+            let written = files::write(&fleet, &reports, file, first..last)?;
+            progress();
+            Ok(written)
+        })
+        .try_reduce(Written::default, |a, b| Ok(a.add(b)))
+}

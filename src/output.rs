@@ -1,0 +1,144 @@
+//! Results to stdout, everything else to stderr.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Format;
+
+/// Logs go to stderr; by default warnings of ours alone.
+pub fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "off,ingest=warn,reconcile=warn,lake=warn,rumledger=warn",
+        1 => "error,ingest=info,reconcile=info,lake=info,rumledger=info",
+        _ => "info",
+    };
+    let filter = EnvFilter::try_from_env("RUMLEDGER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+}
+
+/// An error and its causes, for a person.
+pub fn error(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "error: {error}");
+    for cause in error.chain().skip(1) {
+        let _ = writeln!(io::stderr(), "  because: {cause}");
+    }
+}
+
+/// A remark that is no result.
+pub fn note(quiet: bool, text: &str) {
+    if !quiet {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Text that is a result.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    finish(writeln!(io::stdout(), "{text}"))
+}
+
+/// Bytes that are a result.
+pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    finish(io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()))
+}
+
+/// A reader that closes the pipe early has seen enough.
+fn finish(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to stdout"),
+    }
+}
+
+/// Rows of text. `numbers` are columns that JSON gives as numbers and tables align to the right.
+pub struct Rows<'a> {
+    pub columns: &'a [&'a str],
+    pub rows: Vec<Vec<String>>,
+    pub numbers: &'a [&'a str],
+    /// Columns that a table leaves out, so that it fits a screen.
+    pub hidden: &'a [&'a str],
+}
+
+/// Writes rows in a format. JSON is a list of objects; blank cells are null there.
+pub fn rows(format: Format, rows: &Rows<'_>) -> anyhow::Result<()> {
+    match format {
+        Format::Csv => finish(write_csv(rows)),
+        Format::Json => {
+            let list = rows
+                .rows
+                .iter()
+                .map(|row| {
+                    let object: Map<String, Value> = rows
+                        .columns
+                        .iter()
+                        .zip(row)
+                        .map(|(column, cell)| ((*column).to_owned(), json_cell(rows, column, cell)))
+                        .collect();
+                    Value::Object(object)
+                })
+                .collect();
+            text(&serde_json::to_string_pretty(&Value::Array(list))?)
+        }
+        Format::Table => text(&table(rows)),
+    }
+}
+
+fn json_cell(rows: &Rows<'_>, column: &str, cell: &str) -> Value {
+    if cell.is_empty() {
+        return Value::Null;
+    }
+    if rows.numbers.contains(&column)
+        && let Ok(number) = cell.parse::<u64>()
+    {
+        return number.into();
+    }
+    // Decimals stay text: a JSON number is a float to most readers.
+    cell.into()
+}
+
+fn write_csv(rows: &Rows<'_>) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(io::stdout().lock());
+    writer.write_record(rows.columns)?;
+    for row in &rows.rows {
+        writer.write_record(row)?;
+    }
+    writer.flush()
+}
+
+/// Rows as a table for a person.
+pub fn table(rows: &Rows<'_>) -> String {
+    let shown: Vec<usize> =
+        (0..rows.columns.len()).filter(|&i| !rows.hidden.contains(&rows.columns[i])).collect();
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(shown.iter().map(|&i| rows.columns[i].replace('_', " ")));
+    for row in &rows.rows {
+        table.add_row(shown.iter().map(|&i| printable(&row[i])));
+    }
+    for (place, &i) in shown.iter().enumerate() {
+        if rows.numbers.contains(&rows.columns[i])
+            && let Some(column) = table.column_mut(place)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.to_string()
+}
+
+/// Text from outside may hold control characters; a terminal shall not obey them.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+pub fn progress(quiet: bool, total: u64, template: &str) -> ProgressBar {
+    if quiet || !io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style)
+}
