@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::ToSpan as _;
 use jiff::civil::{Date, date};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// Seconds since 1970-01-01T00:00:00Z.
 pub type EpochSeconds = i64;
@@ -65,11 +66,20 @@ impl Period {
 /// where it comes twice, the earlier one.
 #[must_use]
 pub fn first_instant(day: Date, zone: &TimeZone) -> EpochSeconds {
-    day.to_zoned_datetime(zone.clone())
-        .and_then(|zoned| zoned.start_of_day())
-        .map(|start| start.timestamp().as_second())
-        // Only dates at the very ends of jiff's range (year ±9999) can fail; clamp them.
-        .unwrap_or(if day.year() < 0 { i64::MIN / 2 } else { i64::MAX / 2 })
+    let midnight = zone.to_ambiguous_timestamp(day.at(0, 0, 0, 0));
+    let offset = midnight.offset();
+    let start = match offset {
+        // The gap began before or at midnight; the day's first instant is the one after it.
+        AmbiguousOffset::Gap { .. } => midnight
+            .compatible()
+            .and_then(|shifted| shifted.checked_add(1.second()))
+            .ok()
+            .and_then(|after| zone.preceding(after).next())
+            .map(|transition| transition.timestamp()),
+        AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => midnight.earlier().ok(),
+    };
+    // Only dates at the very ends of jiff's range (year ±9999) can fail; clamp them.
+    start.map_or(if day.year() < 0 { i64::MIN / 2 } else { i64::MAX / 2 }, |t| t.as_second())
 }
 
 impl fmt::Display for Period {
@@ -181,7 +191,10 @@ mod tests {
             ("America/Sao_Paulo", date(2018, 11, 4), "2018-11-04T03:00:00Z"),
             ("Africa/Cairo", date(2026, 4, 24), "2026-04-23T22:00:00Z"),
             // Midnight comes twice: at 01:00 the clock goes back to 00:00.
-            ("America/Havana", date(2026, 11, 1), "2026-11-01T04:00:00Z"),
+            ("America/Havana", date(2024, 11, 3), "2024-11-03T04:00:00Z"),
+            // The whole day is missing: it starts, and ends, where the next one starts.
+            ("Pacific/Apia", date(2011, 12, 30), "2011-12-30T10:00:00Z"),
+            ("Pacific/Apia", date(2011, 12, 31), "2011-12-30T10:00:00Z"),
             // The gap swallows midnight from half an hour before it (23:30 becomes 00:30).
             ("America/Toronto", date(1919, 3, 31), "1919-03-31T04:30:00Z"),
         ] {

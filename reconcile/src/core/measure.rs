@@ -69,7 +69,8 @@ pub fn measure(measure: Measure, pieces: &[Piece], segment: Span, month: &Month,
 fn daily_peaks(pieces: &[Piece], day_starts: &[EpochSeconds], value: impl Fn(&Piece) -> i128) -> i128 {
     let mut sum = 0;
     let mut first = 0;
-    for day in day_starts.windows(2) {
+    // A day that the zone leaves out has no length, and no peak.
+    for day in day_starts.windows(2).filter(|day| day[0] < day[1]) {
         first += pieces[first..].partition_point(|p| p.end <= day[0]);
         let in_day = pieces[first..].iter().take_while(|p| p.start < day[1]);
         sum += in_day.map(&value).max().unwrap_or(0);
