@@ -34,8 +34,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 ///
 /// It receives copies beside CSSM; it never replaces reporting to it.
 #[derive(Parser)]
-#[command(name = "rumledger", version, max_term_width = 100,
-    after_help = "Exit status: 0 done · 1 failed · 2 wrong usage or bad configuration · 3 done, but something was suspended, excepted or found\n\nExample: rumledger demo")]
+#[command(
+    name = "rumledger",
+    version,
+    max_term_width = 100,
+    after_help = "Exit status: 0 done · 1 failed · 2 wrong usage or bad configuration · 3 done, but something was suspended, excepted or found\n\nExample: rumledger demo"
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -107,7 +111,9 @@ pub enum Command {
         period: Period,
     },
     /// What was posted into a month
-    #[command(after_help = "Example: rumledger statement --period 2026-10 --format csv > 2026-10.csv")]
+    #[command(
+        after_help = "Example: rumledger statement --period 2026-10 --format csv > 2026-10.csv"
+    )]
     Statement {
         #[arg(long, value_name = "YYYY-MM")]
         period: Period,
@@ -120,16 +126,18 @@ pub enum Command {
         period: Option<Period>,
     },
     /// Any query over the lake's tables: journal, usage, ledger, closes, book_…
-    #[command(after_help = "Example: rumledger sql \"SELECT disposition, count(*) FROM journal GROUP BY 1\"")]
-    Sql {
-        query: String,
-    },
+    #[command(
+        after_help = "Example: rumledger sql \"SELECT disposition, count(*) FROM journal GROUP BY 1\""
+    )]
+    Sql { query: String },
 }
 
 #[derive(Subcommand)]
 pub enum FleetCommand {
     /// Writes book/ and reports/; the same seed gives the same reports
-    #[command(after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000 --devices 200 --seed 7")]
+    #[command(
+        after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000 --devices 200 --seed 7"
+    )]
     Generate(FleetArgs),
 }
 
@@ -180,9 +188,7 @@ pub enum FleetAlgorithm {
 pub enum BookCommand {
     /// Replaces the whole book by the CSV files of a folder, or changes nothing
     #[command(after_help = "Example: rumledger book import ./book")]
-    Import {
-        dir: PathBuf,
-    },
+    Import { dir: PathBuf },
     /// Shows what the book in force holds, or the rows of one of its tables
     #[command(after_help = "Example: rumledger book show accounts")]
     Show {

@@ -57,15 +57,19 @@ impl Config {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-                toml::from_str(&text).with_context(|| format!("the configuration {} is wrong", path.display()))?
+                toml::from_str(&text)
+                    .with_context(|| format!("the configuration {} is wrong", path.display()))?
             }
         };
         overlay(&mut file)?;
         let default = CarrierLimits::default();
         let mut limits = default;
-        limits.report.report_bytes_max = size(file.report_bytes_max, default.report.report_bytes_max)?;
-        limits.report.measurements_max = size(file.measurements_max, default.report.measurements_max)?;
-        limits.archive_members_max = file.archive_members_max.unwrap_or(default.archive_members_max);
+        limits.report.report_bytes_max =
+            size(file.report_bytes_max, default.report.report_bytes_max)?;
+        limits.report.measurements_max =
+            size(file.measurements_max, default.report.measurements_max)?;
+        limits.archive_members_max =
+            file.archive_members_max.unwrap_or(default.archive_members_max);
         limits.archive_bytes_max = file.archive_bytes_max.unwrap_or(default.archive_bytes_max);
         let flush = FlushLimits::default();
         let flush = FlushLimits {
@@ -146,9 +150,12 @@ fn size(value: Option<u64>, default: usize) -> anyhow::Result<usize> {
 
 /// Puts what the environment says over what the file says.
 fn overlay(file: &mut File) -> anyhow::Result<()> {
-    let list = |text: String| text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>();
+    let list =
+        |text: String| text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>();
     let number = |name: &str| -> anyhow::Result<Option<u64>> {
-        setting(name).map(|text| text.parse().with_context(|| format!("RUMLEDGER_{name} is no number"))).transpose()
+        setting(name)
+            .map(|text| text.parse().with_context(|| format!("RUMLEDGER_{name} is no number")))
+            .transpose()
     };
     if let Some(path) = setting("CACHE_DIR") {
         file.cache_dir = Some(path.into());
@@ -181,7 +188,10 @@ fn overlay(file: &mut File) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one place where the binary reads its environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where the binary reads its environment"
+)]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -201,6 +211,8 @@ fn now_from_environment() -> anyhow::Result<Option<EpochSeconds>> {
     let Some(text) = setting("NOW") else { return Ok(None) };
     match text.parse::<Moment>() {
         Ok(Moment::At(instant)) => Ok(Some(instant)),
-        _ => bail!("RUMLEDGER_NOW is '{text}'; write RFC 3339 with whole seconds, such as 2026-11-01T00:00:00Z"),
+        _ => bail!(
+            "RUMLEDGER_NOW is '{text}'; write RFC 3339 with whole seconds, such as 2026-11-01T00:00:00Z"
+        ),
     }
 }

@@ -18,7 +18,11 @@ pub fn start_log(verbose: u8) {
         _ => "info",
     };
     let filter = EnvFilter::try_from_env("RUMLEDGER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 /// An error and its causes, for a person.
@@ -114,7 +118,9 @@ pub fn table(rows: &Rows<'_>) -> String {
     let shown: Vec<usize> =
         (0..rows.columns.len()).filter(|&i| !rows.hidden.contains(&rows.columns[i])).collect();
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(shown.iter().map(|&i| rows.columns[i].replace('_', " ")));
     for row in &rows.rows {
         table.add_row(shown.iter().map(|&i| printable(&row[i])));
@@ -139,6 +145,7 @@ pub fn progress(quiet: bool, total: u64, template: &str) -> ProgressBar {
     if quiet || !io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
     }
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total).with_style(style)
 }

@@ -6,4 +6,5 @@
 //! [`shell::runner`] commits the row with all that came beside it.
 
 pub mod core;
+#[cfg(feature = "shell")]
 pub mod shell;

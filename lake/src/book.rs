@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array as _, AsArray as _, ArrayRef, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, Int64Array, ListBuilder, RecordBatch, StringArray,
+    StringBuilder,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt as _;
@@ -66,7 +69,8 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
     let failed = |e| LakeError::query(TABLE, e);
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let provider = table.provider(&session).await?;
-    let mut rows = session.read_table(provider).map_err(failed)?.execute_stream().await.map_err(failed)?;
+    let mut rows =
+        session.read_table(provider).map_err(failed)?.execute_stream().await.map_err(failed)?;
     let mut cells: BTreeMap<String, Cells> = BTreeMap::new();
     while let Some(batch) = rows.next().await {
         take_rows(&batch.map_err(failed)?, &mut cells)?;
@@ -88,8 +92,11 @@ fn misfit(why: &str) -> LakeError {
 fn to_rows(cells: &BTreeMap<String, Cells>) -> Result<RecordBatch> {
     let mut files = Vec::new();
     let mut lines = Vec::new();
-    let mut texts = ListBuilder::new(StringBuilder::new())
-        .with_field(Field::new("element", DataType::Utf8, true));
+    let mut texts = ListBuilder::new(StringBuilder::new()).with_field(Field::new(
+        "element",
+        DataType::Utf8,
+        true,
+    ));
     for spec in TABLES {
         for (line, row) in cells.get(spec.name).map_or(&[][..], |c| &c.rows) {
             files.push(spec.name);
@@ -100,8 +107,11 @@ fn to_rows(cells: &BTreeMap<String, Cells>) -> Result<RecordBatch> {
             texts.append(true);
         }
     }
-    let columns: Vec<ArrayRef> =
-        vec![Arc::new(StringArray::from(files)), Arc::new(Int64Array::from(lines)), Arc::new(texts.finish())];
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(files)),
+        Arc::new(Int64Array::from(lines)),
+        Arc::new(texts.finish()),
+    ];
     RecordBatch::try_new(SCHEMA.clone(), columns).map_err(|e| misfit(&e.to_string()))
 }
 
@@ -111,9 +121,13 @@ fn take_rows(batch: &RecordBatch, cells: &mut BTreeMap<String, Cells>) -> Result
         arrow::compute::cast(column, to).map_err(|e| misfit(&e.to_string()))
     };
     let texts = DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)));
+    let (files, lines, rows) = (
+        column("file", &DataType::Utf8)?,
+        column("line", &DataType::Int64)?,
+        column("cells", &texts)?,
+    );
     let (files, lines, rows) =
-        (column("file", &DataType::Utf8)?, column("line", &DataType::Int64)?, column("cells", &texts)?);
-    let (files, lines, rows) = (files.as_string::<i32>(), lines.as_primitive::<Int64Type>(), rows.as_list::<i32>());
+        (files.as_string::<i32>(), lines.as_primitive::<Int64Type>(), rows.as_list::<i32>());
     for i in 0..batch.num_rows() {
         let row = rows.value(i);
         let row: Vec<String> =

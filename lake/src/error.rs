@@ -8,15 +8,32 @@ pub enum LakeError {
     #[error("'{location}' is no lake: {why}")]
     Location { location: String, why: String },
     #[error("the store of table {table} failed")]
-    Store { table: String, #[source] source: Box<object_store::Error> },
+    Store {
+        table: String,
+        #[source]
+        source: Box<object_store::Error>,
+    },
     #[error("cannot {what} table {table}")]
-    Delta { table: String, what: &'static str, #[source] source: Box<deltalake::DeltaTableError> },
+    Delta {
+        table: String,
+        what: &'static str,
+        #[source]
+        source: Box<deltalake::DeltaTableError>,
+    },
     #[error("cannot make or sync {path}")]
-    Local { path: String, #[source] source: std::io::Error },
+    Local {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("table {table} is not laid out as this version of rumledger expects: {why}")]
     Layout { table: String, why: String },
     #[error("cannot query table {table}")]
-    Query { table: String, #[source] source: Box<datafusion::error::DataFusionError> },
+    Query {
+        table: String,
+        #[source]
+        source: Box<datafusion::error::DataFusionError>,
+    },
 }
 
 impl LakeError {
@@ -28,7 +45,11 @@ impl LakeError {
         LakeError::Store { table: table.to_owned(), source: Box::new(source) }
     }
 
-    pub(crate) fn delta(table: &str, what: &'static str, source: deltalake::DeltaTableError) -> Self {
+    pub(crate) fn delta(
+        table: &str,
+        what: &'static str,
+        source: deltalake::DeltaTableError,
+    ) -> Self {
         LakeError::Delta { table: table.to_owned(), what, source: Box::new(source) }
     }
 

@@ -53,7 +53,9 @@ impl Lake {
     /// Where the lake is, as it would be given again.
     #[must_use]
     pub fn location(&self) -> String {
-        self.root.to_file_path().map_or_else(|()| self.root.to_string(), |p| p.display().to_string())
+        self.root
+            .to_file_path()
+            .map_or_else(|()| self.root.to_string(), |p| p.display().to_string())
     }
 
     /// A local folder for caches of this lake: inside a local lake, in the user's cache otherwise.
@@ -74,7 +76,10 @@ impl Lake {
     }
 
     fn delta(&self, name: &str) -> Result<DeltaTable> {
-        let url = self.root.join(&format!("{name}/")).map_err(|e| LakeError::location(&self.location(), e))?;
+        let url = self
+            .root
+            .join(&format!("{name}/"))
+            .map_err(|e| LakeError::location(&self.location(), e))?;
         let (prefixed, root) = self.store.for_table(&url);
         let log_store = default_logstore(prefixed, root, &url, &StorageConfig::default());
         Ok(DeltaTable::new(log_store))
@@ -128,7 +133,10 @@ impl Lake {
             .with_save_mode(SaveMode::ErrorIfExists)
             .with_commit_properties(CommitProperties::default().with_max_retries(0))
             // Versions are pinned by ledger lines, so the log is never cleaned by age.
-            .with_configuration_property(deltalake::TableProperty::EnableExpiredLogCleanup, Some("false"))
+            .with_configuration_property(
+                deltalake::TableProperty::EnableExpiredLogCleanup,
+                Some("false"),
+            )
             .with_configuration_property(deltalake::TableProperty::CheckpointInterval, Some("20"))
             .with_configuration_property(
                 deltalake::TableProperty::DataSkippingStatsColumns,
@@ -138,9 +146,10 @@ impl Lake {
         match made {
             Ok(delta) => Ok(Table::new(name, delta)),
             // Somebody else made it at the same moment.
-            Err(error @ (DeltaTableError::VersionAlreadyExists(_) | DeltaTableError::Transaction { .. })) => {
-                self.table(name).await?.ok_or_else(|| LakeError::delta(name, "create", error))
-            }
+            Err(
+                error @ (DeltaTableError::VersionAlreadyExists(_)
+                | DeltaTableError::Transaction { .. }),
+            ) => self.table(name).await?.ok_or_else(|| LakeError::delta(name, "create", error)),
             Err(error) => Err(LakeError::delta(name, "create", error)),
         }
     }

@@ -30,10 +30,12 @@ pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
         return Err(wrong(&"it is blank"));
     }
     if location.starts_with("s3://") {
-        let url = Url::parse(&format!("{}/", location.trim_end_matches('/'))).map_err(|e| wrong(&e))?;
+        let url =
+            Url::parse(&format!("{}/", location.trim_end_matches('/'))).map_err(|e| wrong(&e))?;
         // Conditional puts (If-None-Match) are object_store's default for S3: they are what makes a
         // commit that lost the race fail.
-        let s3 = AmazonS3Builder::from_env().with_url(url.as_str()).build().map_err(|e| wrong(&e))?;
+        let s3 =
+            AmazonS3Builder::from_env().with_url(url.as_str()).build().map_err(|e| wrong(&e))?;
         return Ok((url, Root(Arc::new(s3))));
     }
     if location.contains("://") && !location.starts_with("file://") {
@@ -91,9 +93,8 @@ impl SyncedFiles {
     async fn sync(&self, location: &Path) -> object_store::Result<()> {
         let path = self.inner.path_to_filesystem(location)?;
         let synced = tokio::task::spawn_blocking(move || sync_file(&path)).await;
-        let generic = |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
-            store: "SyncedFiles",
-            source,
+        let generic = |source: Box<dyn std::error::Error + Send + Sync>| {
+            object_store::Error::Generic { store: "SyncedFiles", source }
         };
         synced.map_err(|e| generic(e.into()))?.map_err(|e| generic(e.into()))
     }
@@ -107,7 +108,12 @@ fn sync_file(path: &FilePath) -> std::io::Result<()> {
 
 #[async_trait]
 impl ObjectStore for SyncedFiles {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
         let result = self.inner.put_opts(location, payload, opts).await?;
         self.sync(location).await?;
         Ok(result)
@@ -123,11 +129,19 @@ impl ObjectStore for SyncedFiles {
         Ok(Box::new(SyncedUpload { inner, path }))
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
         self.inner.get_opts(location, options).await
     }
 
-    async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> object_store::Result<Vec<bytes::Bytes>> {
+    async fn get_ranges(
+        &self,
+        location: &Path,
+        ranges: &[std::ops::Range<u64>],
+    ) -> object_store::Result<Vec<bytes::Bytes>> {
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -154,12 +168,22 @@ impl ObjectStore for SyncedFiles {
         self.inner.list_with_delimiter(prefix).await
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
         self.inner.copy_opts(from, to, options).await?;
         self.sync(to).await
     }
 
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
+    async fn rename_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: RenameOptions,
+    ) -> object_store::Result<()> {
         self.inner.rename_opts(from, to, options).await?;
         self.sync(to).await
     }
@@ -183,8 +207,12 @@ impl MultipartUpload for SyncedUpload {
         let synced = tokio::task::spawn_blocking(move || sync_file(&path)).await;
         match synced {
             Ok(Ok(())) => Ok(result),
-            Ok(Err(error)) => Err(object_store::Error::Generic { store: "SyncedFiles", source: error.into() }),
-            Err(error) => Err(object_store::Error::Generic { store: "SyncedFiles", source: error.into() }),
+            Ok(Err(error)) => {
+                Err(object_store::Error::Generic { store: "SyncedFiles", source: error.into() })
+            }
+            Err(error) => {
+                Err(object_store::Error::Generic { store: "SyncedFiles", source: error.into() })
+            }
         }
     }
 

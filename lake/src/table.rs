@@ -7,13 +7,13 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryFromArrow as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, StructField, StructType, Transaction};
 use deltalake::logstore::get_actions;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
-use deltalake::DeltaTable;
 use futures::TryStreamExt as _;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -73,7 +73,10 @@ impl Table {
         Table { name: name.to_owned(), delta }
     }
 
-    fn failed(&self, what: &'static str) -> impl FnOnce(deltalake::DeltaTableError) -> LakeError + use<> {
+    fn failed(
+        &self,
+        what: &'static str,
+    ) -> impl FnOnce(deltalake::DeltaTableError) -> LakeError + use<> {
         let name = self.name.clone();
         move |source| LakeError::delta(&name, what, source)
     }
@@ -120,7 +123,11 @@ impl Table {
     ///
     /// # Errors
     /// If the store fails and the log shows that nothing was committed.
-    pub async fn append_once(&mut self, rows: &[RecordBatch], offsets: &[(String, i64)]) -> Result<Appended> {
+    pub async fn append_once(
+        &mut self,
+        rows: &[RecordBatch],
+        offsets: &[(String, i64)],
+    ) -> Result<Appended> {
         for (source, offset) in offsets {
             if self.fence(source).await?.is_some_and(|held| held >= *offset) {
                 return Ok(Appended::AlreadyThere);
@@ -160,7 +167,12 @@ impl Table {
         writer.flush().await.map_err(self.failed("write"))
     }
 
-    async fn commit(&mut self, actions: Vec<Action>, offsets: &[(String, i64)], mode: SaveMode) -> Result<Appended> {
+    async fn commit(
+        &mut self,
+        actions: Vec<Action>,
+        offsets: &[(String, i64)],
+        mode: SaveMode,
+    ) -> Result<Appended> {
         let base = self.version();
         let ours: HashSet<String> = actions
             .iter()
@@ -169,7 +181,8 @@ impl Table {
                 _ => None,
             })
             .collect();
-        let transactions = offsets.iter().map(|(source, offset)| Transaction::new(source, *offset)).collect();
+        let transactions =
+            offsets.iter().map(|(source, offset)| Transaction::new(source, *offset)).collect();
         let properties = CommitProperties::default()
             .with_max_retries(0)
             .with_application_transactions(transactions);
@@ -191,7 +204,8 @@ impl Table {
                 Ok(Appended::Committed(base + 1))
             }
             other => {
-                let entry = log_store.read_commit_entry(base + 1).await.map_err(self.failed("read"))?;
+                let entry =
+                    log_store.read_commit_entry(base + 1).await.map_err(self.failed("read"))?;
                 let Some(entry) = entry else {
                     return match other {
                         Err(error) => Err(LakeError::delta(&self.name, "commit to", error)),
@@ -249,7 +263,11 @@ impl Table {
     ///
     /// # Errors
     /// As [`Table::provider`].
-    pub async fn provider_of_files(&self, session: &SessionContext, files: Vec<String>) -> Result<Arc<dyn TableProvider>> {
+    pub async fn provider_of_files(
+        &self,
+        session: &SessionContext,
+        files: Vec<String>,
+    ) -> Result<Arc<dyn TableProvider>> {
         self.delta.update_datafusion_session(&session.state()).map_err(self.failed("read"))?;
         self.delta
             .table_provider()

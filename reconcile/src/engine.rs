@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray,
-    UInt64Array,
+    Array as _, ArrayRef, AsArray as _, BooleanArray, ListArray, PrimitiveArray, RecordBatch,
+    StringArray, UInt64Array,
 };
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
@@ -46,17 +46,29 @@ pub fn session() -> Result<SessionContext> {
 }
 
 /// Registers a table of the lake, or an empty one of its schema.
-async fn register(session: &SessionContext, name: &str, table: Option<&Table>, schema: &SchemaRef) -> Result<()> {
+async fn register(
+    session: &SessionContext,
+    name: &str,
+    table: Option<&Table>,
+    schema: &SchemaRef,
+) -> Result<()> {
     match table {
         Some(table) => session.register_table(name, table.provider(session).await?)?,
-        None => session.register_table(name, Arc::new(MemTable::try_new(schema.clone(), vec![vec![]])?))?,
+        None => session
+            .register_table(name, Arc::new(MemTable::try_new(schema.clone(), vec![vec![]])?))?,
     };
     Ok(())
 }
 
-fn register_rows(session: &SessionContext, name: &str, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+fn register_rows(
+    session: &SessionContext,
+    name: &str,
+    columns: Vec<(&str, ArrayRef)>,
+) -> Result<()> {
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
+        .collect();
     let rows = RecordBatch::try_new(
         Arc::new(Schema::new(fields)),
         columns.into_iter().map(|(_, array)| array).collect(),
@@ -69,7 +81,11 @@ fn register_rows(session: &SessionContext, name: &str, columns: Vec<(&str, Array
 ///
 /// # Errors
 /// If a table cannot be read.
-pub async fn sql_session(journal_table: Option<&Table>, ledger_table: Option<&Table>, book: &Book) -> Result<SessionContext> {
+pub async fn sql_session(
+    journal_table: Option<&Table>,
+    ledger_table: Option<&Table>,
+    book: &Book,
+) -> Result<SessionContext> {
     let session = session()?;
     register(&session, "stored_journal", journal_table, &journal::SCHEMA).await?;
     register(&session, "stored_ledger", ledger_table, &ledger::SCHEMA).await?;
@@ -103,16 +119,39 @@ impl Claims {
         let session = session()?;
         register(&session, "journal", journal_table, &journal::SCHEMA).await?;
         let members = read_groups(&session, book).await?.finish();
-        register_rows(&session, "group_of_pi", vec![
-            ("udi_pid", Arc::new(StringArray::from_iter_values(members.iter().map(|(u, _)| &u.pid)))),
-            ("udi_serial", Arc::new(StringArray::from_iter_values(members.iter().map(|(u, _)| &u.serial)))),
-            ("group_number", Arc::new(UInt64Array::from_iter_values(members.iter().map(|(_, n)| *n)))),
-        ])?;
+        register_rows(
+            &session,
+            "group_of_pi",
+            vec![
+                (
+                    "udi_pid",
+                    Arc::new(StringArray::from_iter_values(members.iter().map(|(u, _)| &u.pid))),
+                ),
+                (
+                    "udi_serial",
+                    Arc::new(StringArray::from_iter_values(members.iter().map(|(u, _)| &u.serial))),
+                ),
+                (
+                    "group_number",
+                    Arc::new(UInt64Array::from_iter_values(members.iter().map(|(_, n)| *n))),
+                ),
+            ],
+        )?;
         let grouped = || book.catalog.iter().filter(|c| !c.equivalence.is_empty());
-        register_rows(&session, "item_of_tag", vec![
-            ("entitlement_tag", Arc::new(StringArray::from_iter_values(grouped().map(|c| &c.tag)))),
-            ("item", Arc::new(StringArray::from_iter_values(grouped().map(|c| &c.equivalence)))),
-        ])?;
+        register_rows(
+            &session,
+            "item_of_tag",
+            vec![
+                (
+                    "entitlement_tag",
+                    Arc::new(StringArray::from_iter_values(grouped().map(|c| &c.tag))),
+                ),
+                (
+                    "item",
+                    Arc::new(StringArray::from_iter_values(grouped().map(|c| &c.equivalence))),
+                ),
+            ],
+        )?;
         Ok(Claims { session })
     }
 
@@ -127,7 +166,10 @@ impl Claims {
         mut each: impl FnMut(&str, &[Claim], &[ReportFacts]),
     ) -> Result<()> {
         let instant = |seconds: EpochSeconds| {
-            ScalarValue::TimestampMicrosecond(Some(seconds.saturating_mul(1_000_000)), Some("UTC".into()))
+            ScalarValue::TimestampMicrosecond(
+                Some(seconds.saturating_mul(1_000_000)),
+                Some("UTC".into()),
+            )
         };
         let query = self.session.sql(include_str!("sql/claims.sql")).await?;
         let query = query.with_param_values(vec![("from", instant(from)), ("to", instant(to))])?;
@@ -155,7 +197,8 @@ impl Claims {
         const DAY: EpochSeconds = 86_400;
         let utc = jiff::tz::TimeZone::UTC;
         let mut months = BTreeSet::new();
-        for batch in self.session.sql(include_str!("sql/usage_months.sql")).await?.collect().await? {
+        for batch in self.session.sql(include_str!("sql/usage_months.sql")).await?.collect().await?
+        {
             let (first, last) = (seconds_of(batch.column(0))?, seconds_of(batch.column(1))?);
             for (first, last) in first.iter().zip(&last) {
                 // A month may have begun, or may still go on, in other zones.
@@ -191,7 +234,8 @@ async fn read_groups(session: &SessionContext, book: &Book) -> Result<Groups> {
         for i in 0..batch.num_rows() {
             let members = lists.value(i);
             let members = members.as_struct();
-            let (member_pids, member_serials) = (text(members.column(0))?, text(members.column(1))?);
+            let (member_pids, member_serials) =
+                (text(members.column(0))?, text(members.column(1))?);
             let udis: Vec<Udi> = (0..members.len())
                 .map(|j| Udi::new(member_pids.value(j), member_serials.value(j)))
                 .collect();
@@ -207,7 +251,12 @@ fn text(column: &ArrayRef) -> Result<StringArray> {
 
 fn seconds_of(column: &ArrayRef) -> Result<Vec<EpochSeconds>> {
     let micros = arrow::compute::cast(column, &journal::timestamp())?;
-    Ok(micros.as_primitive::<TimestampMicrosecondType>().values().iter().map(|t| t.div_euclid(1_000_000)).collect())
+    Ok(micros
+        .as_primitive::<TimestampMicrosecondType>()
+        .values()
+        .iter()
+        .map(|t| t.div_euclid(1_000_000))
+        .collect())
 }
 
 /// The columns of `claims.sql`.
@@ -291,7 +340,9 @@ impl GroupOfClaims {
         let report_id = u64::try_from(rows.report_id.value(i)).unwrap_or(u64::MAX);
         let last = self.claims.last().map(|c| c.report).filter(|&last| {
             let facts = &self.facts[last];
-            facts.report_id == report_id && facts.udi.serial == rows.serial.value(i) && facts.udi.pid == rows.pid.value(i)
+            facts.report_id == report_id
+                && facts.udi.serial == rows.serial.value(i)
+                && facts.udi.pid == rows.pid.value(i)
         });
         let report = last.unwrap_or_else(|| {
             let key = (rows.pid.value(i).to_owned(), rows.serial.value(i).to_owned(), report_id);
@@ -300,7 +351,12 @@ impl GroupOfClaims {
                 self.facts.len() - 1
             })
         });
-        self.claims.push(Claim { start: rows.start[i], end: rows.end[i], value: rows.value.value(i), report });
+        self.claims.push(Claim {
+            start: rows.start[i],
+            end: rows.end[i],
+            value: rows.value.value(i),
+            report,
+        });
     }
 
     fn hand_on(&mut self, each: &mut impl FnMut(&str, &[Claim], &[ReportFacts])) {

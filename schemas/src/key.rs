@@ -41,10 +41,11 @@ impl Algorithm {
 /// # Errors
 /// Text for a person, when the key is not base64, not SPKI, or not of the algorithm and size of
 /// contract 1.2.
-pub fn parse_public_key(algorithm: Algorithm, spki_base64: &str) -> Result<ParsedPublicKey, String> {
-    let der = STANDARD
-        .decode(spki_base64)
-        .map_err(|e| format!("the key is not base64: {e}"))?;
+pub fn parse_public_key(
+    algorithm: Algorithm,
+    spki_base64: &str,
+) -> Result<ParsedPublicKey, String> {
+    let der = STANDARD.decode(spki_base64).map_err(|e| format!("the key is not base64: {e}"))?;
     // A bare point or a PKCS#1 key would be taken by the parser too; the contract says SPKI, which
     // is a DER sequence that starts with the algorithm's own sequence.
     let misfit = || format!("the key is no {} public key in SPKI DER", algorithm.as_str());
@@ -59,7 +60,9 @@ pub fn parse_public_key(algorithm: Algorithm, spki_base64: &str) -> Result<Parse
             }
             ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &der).map_err(|_| misfit())
         }
-        Algorithm::Es256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &der).map_err(|_| misfit()),
+        Algorithm::Es256 => {
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &der).map_err(|_| misfit())
+        }
         Algorithm::EdDsa => ParsedPublicKey::new(&ED25519, &der).map_err(|_| misfit()),
     }
 }
@@ -72,9 +75,7 @@ fn is_spki(der: &[u8]) -> bool {
         let skip = if length & 0x80 == 0 { 0 } else { usize::from(length & 0x7f) };
         (tag == 0x30).then(|| rest.get(skip..)).flatten()
     }
-    sequence_body(der)
-        .and_then(sequence_body)
-        .is_some_and(|body| body.first() == Some(&0x06))
+    sequence_body(der).and_then(sequence_body).is_some_and(|body| body.first() == Some(&0x06))
 }
 
 #[cfg(test)]

@@ -116,10 +116,27 @@ pub struct Line {
 
 /// The columns of a statement, in the order of contract 4.
 pub const STATEMENT_COLUMNS: [&str; 21] = [
-    "line_id", "posted_period", "service_period", "segment_start", "smart_account",
-    "virtual_account", "customer", "pool", "subscription_id", "entitlement", "charge", "kind",
-    "measure", "consumed", "purchased", "quantity", "amount", "currency", "price_plan",
-    "verified_share", "evidence_root",
+    "line_id",
+    "posted_period",
+    "service_period",
+    "segment_start",
+    "smart_account",
+    "virtual_account",
+    "customer",
+    "pool",
+    "subscription_id",
+    "entitlement",
+    "charge",
+    "kind",
+    "measure",
+    "consumed",
+    "purchased",
+    "quantity",
+    "amount",
+    "currency",
+    "price_plan",
+    "verified_share",
+    "evidence_root",
 ];
 
 impl Line {

@@ -44,10 +44,7 @@ impl Period {
     /// The half-open interval `[A, B)` of this month in a zone.
     #[must_use]
     pub fn bounds(self, zone: &TimeZone) -> (EpochSeconds, EpochSeconds) {
-        (
-            first_instant(self.first_day(), zone),
-            first_instant(self.next().first_day(), zone),
-        )
+        (first_instant(self.first_day(), zone), first_instant(self.next().first_day(), zone))
     }
 
     /// The first instants of all days of the month, and of the next month: n + 1 instants for n
@@ -76,7 +73,9 @@ pub fn first_instant(day: Date, zone: &TimeZone) -> EpochSeconds {
             .ok()
             .and_then(|after| zone.preceding(after).next())
             .map(|transition| transition.timestamp()),
-        AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => midnight.earlier().ok(),
+        AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => {
+            midnight.earlier().ok()
+        }
     };
     // Only dates at the very ends of jiff's range (year ±9999) can fail; clamp them.
     start.map_or(if day.year() < 0 { i64::MIN / 2 } else { i64::MAX / 2 }, |t| t.as_second())
@@ -98,7 +97,8 @@ impl FromStr for Period {
         if !digits(year, 4) || !digits(month, 2) {
             return Err(wrong());
         }
-        let (year, month) = (year.parse().map_err(|_| wrong())?, month.parse().map_err(|_| wrong())?);
+        let (year, month) =
+            (year.parse().map_err(|_| wrong())?, month.parse().map_err(|_| wrong())?);
         if !(1970..=9998).contains(&year) || !(1..=12).contains(&month) {
             return Err(wrong());
         }
@@ -130,7 +130,9 @@ impl FromStr for Moment {
     /// Reads RFC 3339 with whole seconds, or a bare date `YYYY-MM-DD`.
     fn from_str(s: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("'{s}' is no time; write RFC 3339 (2026-10-01T00:00:00Z) or a date (2026-10-01)")
+            format!(
+                "'{s}' is no time; write RFC 3339 (2026-10-01T00:00:00Z) or a date (2026-10-01)"
+            )
         };
         let shape = |pattern: &str| {
             s.len() >= pattern.len()
@@ -148,7 +150,9 @@ impl FromStr for Moment {
         }
         let timestamp: jiff::Timestamp = s.parse().map_err(|_| wrong())?;
         if timestamp.subsec_nanosecond() != 0 {
-            return Err(format!("'{s}' has a fraction of a second; the book counts in whole seconds"));
+            return Err(format!(
+                "'{s}' has a fraction of a second; the book counts in whole seconds"
+            ));
         }
         Ok(Moment::At(timestamp.as_second()))
     }
@@ -220,11 +224,18 @@ mod tests {
 
     #[test]
     fn periods_and_moments_are_read_strictly() {
-        for bad in ["2026-13", "2026-00", "2026-1", "26-10", "2026-10-01", "", "2026/10", "9999-01"] {
+        for bad in ["2026-13", "2026-00", "2026-1", "26-10", "2026-10-01", "", "2026/10", "9999-01"]
+        {
             assert!(bad.parse::<Period>().is_err(), "{bad}");
         }
-        for bad in ["2026-02-30", "2026-10-01 00:00", "2026-10-01T00:00:00", "yesterday", "",
-                    "2026-10-01T00:00:00.5Z"] {
+        for bad in [
+            "2026-02-30",
+            "2026-10-01 00:00",
+            "2026-10-01T00:00:00",
+            "yesterday",
+            "",
+            "2026-10-01T00:00:00.5Z",
+        ] {
             assert!(bad.parse::<Moment>().is_err(), "{bad}");
         }
         assert_eq!("2026-10-01T02:00:00+02:00".parse(), Ok(Moment::At(1_790_812_800)));

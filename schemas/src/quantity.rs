@@ -58,8 +58,20 @@ mod tests {
     #[test]
     fn rounds_half_to_even() {
         for (n, d, expected) in [
-            (5, 2, 2), (7, 2, 4), (-5, 2, -2), (-7, 2, -4), (6, 4, 2), (10, 4, 2), (11, 4, 3),
-            (5, -2, -2), (7, -2, -4), (1, 3, 0), (2, 3, 1), (-1, 3, 0), (-2, 3, -1), (0, 9, 0),
+            (5, 2, 2),
+            (7, 2, 4),
+            (-5, 2, -2),
+            (-7, 2, -4),
+            (6, 4, 2),
+            (10, 4, 2),
+            (11, 4, 3),
+            (5, -2, -2),
+            (7, -2, -4),
+            (1, 3, 0),
+            (2, 3, 1),
+            (-1, 3, 0),
+            (-2, 3, -1),
+            (0, 9, 0),
         ] {
             assert_eq!(divide_half_even(n, d), Some(expected), "{n}/{d}");
         }
@@ -79,7 +91,9 @@ mod tests {
 
     #[test]
     fn minor_units_are_those_of_iso_4217() {
-        for (code, digits) in [("USD", 2), ("EUR", 2), ("JPY", 0), ("BHD", 3), ("CLF", 4), ("NZD", 2), ("INR", 2)] {
+        for (code, digits) in
+            [("USD", 2), ("EUR", 2), ("JPY", 0), ("BHD", 3), ("CLF", 4), ("NZD", 2), ("INR", 2)]
+        {
             assert_eq!(minor_digits(code), Some(digits), "{code}");
         }
         assert_eq!(minor_digits("XXQ"), None);

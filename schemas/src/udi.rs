@@ -17,18 +17,12 @@ pub struct Udi {
 
 impl Udi {
     pub fn new(pid: impl Into<String>, serial: impl Into<String>) -> Self {
-        Udi {
-            pid: pid.into(),
-            serial: serial.into(),
-        }
+        Udi { pid: pid.into(), serial: serial.into() }
     }
 
     /// The bytes of the written form `PID:SERIAL`, without building the string.
     fn written_bytes(&self) -> impl Iterator<Item = u8> + '_ {
-        self.pid
-            .bytes()
-            .chain(std::iter::once(b':'))
-            .chain(self.serial.bytes())
+        self.pid.bytes().chain(std::iter::once(b':')).chain(self.serial.bytes())
     }
 
     /// Compares the written forms `PID:SERIAL` as bytes (contract 3.3, ties).

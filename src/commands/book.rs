@@ -18,7 +18,14 @@ const ERRORS_SHOWN_MAX: usize = 100;
 pub fn import(dir: &Path, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
     let (book, version) = import_from(dir, &lake, runtime)?;
-    output::note(config.quiet, &format!("book version {version}: {} accounts, {} devices", book.accounts.len(), book.devices.len()));
+    output::note(
+        config.quiet,
+        &format!(
+            "book version {version}: {} accounts, {} devices",
+            book.accounts.len(),
+            book.devices.len()
+        ),
+    );
     Ok(Outcome::Done)
 }
 
@@ -26,10 +33,12 @@ pub fn import(dir: &Path, config: &Config, runtime: &Runtime) -> Result<Outcome,
 pub fn import_from(dir: &Path, lake: &Lake, runtime: &Runtime) -> anyhow::Result<(Book, u64)> {
     let (cells, errors) = read_dir(dir)?;
     let checked = Book::read(&cells);
-    let errors: Vec<BookError> = errors.into_iter().chain(checked.as_ref().err().into_iter().flatten().cloned()).collect();
+    let errors: Vec<BookError> =
+        errors.into_iter().chain(checked.as_ref().err().into_iter().flatten().cloned()).collect();
     match checked {
         Ok(book) if errors.is_empty() => {
-            let version = runtime.block_on(save_book(lake, &cells)).context("cannot save the book")?;
+            let version =
+                runtime.block_on(save_book(lake, &cells)).context("cannot save the book")?;
             Ok((book, version))
         }
         _ => Err(refusal(dir, &errors)),
@@ -37,7 +46,8 @@ pub fn import_from(dir: &Path, lake: &Lake, runtime: &Runtime) -> anyhow::Result
 }
 
 fn refusal(dir: &Path, errors: &[BookError]) -> anyhow::Error {
-    let mut text = format!("the book in {} has {} errors; nothing was changed", dir.display(), errors.len());
+    let mut text =
+        format!("the book in {} has {} errors; nothing was changed", dir.display(), errors.len());
     for error in errors.iter().take(ERRORS_SHOWN_MAX) {
         text.push_str(&format!("\n  {error}"));
     }
@@ -50,14 +60,21 @@ fn refusal(dir: &Path, errors: &[BookError]) -> anyhow::Error {
 fn read_dir(dir: &Path) -> anyhow::Result<(BTreeMap<String, Cells>, Vec<BookError>)> {
     let mut errors = Vec::new();
     let mut cells = BTreeMap::new();
-    let listing = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let listing = std::fs::read_dir(dir)
+        .with_context(|| format!("cannot read the folder {}", dir.display()))?;
     for entry in listing {
-        let name = entry.with_context(|| format!("cannot read the folder {}", dir.display()))?.file_name();
+        let name =
+            entry.with_context(|| format!("cannot read the folder {}", dir.display()))?.file_name();
         let name = name.to_string_lossy().into_owned();
         let known = TABLES.iter().any(|t| format!("{}.csv", t.name) == name);
         if name.ends_with(".csv") && !known {
             let names: Vec<String> = TABLES.iter().map(|t| format!("{}.csv", t.name)).collect();
-            errors.push(BookError { file: name, line: 0, column: String::new(), message: format!("no file of a book; a book has {}", names.join(", ")) });
+            errors.push(BookError {
+                file: name,
+                line: 0,
+                column: String::new(),
+                message: format!("no file of a book; a book has {}", names.join(", ")),
+            });
         }
     }
     for spec in TABLES {
@@ -67,7 +84,9 @@ fn read_dir(dir: &Path) -> anyhow::Result<(BTreeMap<String, Cells>, Vec<BookErro
                 cells.insert(spec.name.to_owned(), parse_csv(spec, &bytes, &mut errors));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
         }
     }
     Ok((cells, errors))
@@ -78,10 +97,18 @@ pub fn show(table: Option<&str>, config: &Config, runtime: &Runtime) -> Result<O
     if let Some(table) = table {
         if !TABLES.iter().any(|t| t.name == table) {
             let names: Vec<&str> = TABLES.iter().map(|t| t.name).collect();
-            return Err(Failure::Usage(anyhow!("the book has no table '{table}'; it has {}", names.join(", "))));
+            return Err(Failure::Usage(anyhow!(
+                "the book has no table '{table}'; it has {}",
+                names.join(", ")
+            )));
         }
         let session = runtime.block_on(snapshot.sql_session())?;
-        return super::sql::print(&session, &format!("SELECT * FROM book_{table}"), config, runtime);
+        return super::sql::print(
+            &session,
+            &format!("SELECT * FROM book_{table}"),
+            config,
+            runtime,
+        );
     }
     let version = snapshot.book.version.map_or_else(String::new, |v| v.to_string());
     let tables = as_tables(&snapshot.book.book)?;
@@ -89,11 +116,14 @@ pub fn show(table: Option<&str>, config: &Config, runtime: &Runtime) -> Result<O
         .iter()
         .map(|t| vec![t.name.to_owned(), t.rows.num_rows().to_string(), version.clone()])
         .collect();
-    output::rows(config.format, &Rows {
-        columns: &["table", "rows", "book_version"],
-        rows,
-        numbers: &["rows", "book_version"],
-        hidden: &[],
-    })?;
+    output::rows(
+        config.format,
+        &Rows {
+            columns: &["table", "rows", "book_version"],
+            rows,
+            numbers: &["rows", "book_version"],
+            hidden: &[],
+        },
+    )?;
     Ok(Outcome::Done)
 }

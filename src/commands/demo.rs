@@ -35,12 +35,20 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     };
     heading("1. A fleet of 120 devices of six customers, with keys");
     let written = fleet::generate(&args, &|| ())?;
-    output::text(&format!("{} reports in {} files: XML, JSON and bundles; copies, forgeries and broken ones among them", written.reports, written.files))?;
+    output::text(&format!(
+        "{} reports in {} files: XML, JSON and bundles; copies, forgeries and broken ones among them",
+        written.reports, written.files
+    ))?;
 
     let config = config.for_demo(dir.join("lake").display().to_string());
     let lake = super::open_lake(&config)?;
     let (imported, version) = book::import_from(&dir.join("book"), &lake, runtime)?;
-    output::text(&format!("book version {version}: {} accounts, {} devices, {} prices", imported.accounts.len(), imported.devices.len(), imported.prices.len()))?;
+    output::text(&format!(
+        "book version {version}: {} accounts, {} devices, {} prices",
+        imported.accounts.len(),
+        imported.devices.len(),
+        imported.prices.len()
+    ))?;
 
     heading("2. What became of the reports: received = accepted + duplicate + suspended");
     let summary = ingest::take_in(&[dir.join("reports")], None, None, &lake, &config, runtime)?;
@@ -60,7 +68,9 @@ fn bill(month: Period, lake: &Lake, config: &Config, runtime: &Runtime) -> Resul
     let ran = runtime.block_on(run::reconcile(lake, month, None, false, &|| config.now()))?;
     heading(&format!("3. The statement of {month}: consumed beyond what was purchased"));
     ledger::print_lines(&runtime.block_on(run::statement(lake, month))?, config)?;
-    heading(&format!("4. Usage of {month} that could not be priced: kept, shown, not billed until the book knows it"));
+    heading(&format!(
+        "4. Usage of {month} that could not be priced: kept, shown, not billed until the book knows it"
+    ));
     ledger::print_exceptions(&ran.exceptions, config.format)?;
     Ok(())
 }
@@ -73,11 +83,23 @@ fn next_steps(config: &Config) -> anyhow::Result<()> {
     heading("Where to look next");
     let lake = format!("--lake {}", config.lake);
     for (command, what) in [
-        (format!("rumledger {lake} reconcile --period 2026-10"), "posts nothing: the ledger is at its target"),
+        (
+            format!("rumledger {lake} reconcile --period 2026-10"),
+            "posts nothing: the ledger is at its target",
+        ),
         (format!("rumledger {lake} suspense list"), "what was suspended, and why"),
-        (format!("rumledger {lake} statement --period 2026-10 --format csv"), "the statement for a spreadsheet"),
-        (format!("rumledger {lake} close --period 2026-09"), "closes September: later changes become adjustments"),
-        (format!("rumledger {lake} sql \"SELECT * FROM usage LIMIT 5\""), "any question to the lake"),
+        (
+            format!("rumledger {lake} statement --period 2026-10 --format csv"),
+            "the statement for a spreadsheet",
+        ),
+        (
+            format!("rumledger {lake} close --period 2026-09"),
+            "closes September: later changes become adjustments",
+        ),
+        (
+            format!("rumledger {lake} sql \"SELECT * FROM usage LIMIT 5\""),
+            "any question to the lake",
+        ),
     ] {
         output::text(&format!("  {command}\n      {what}"))?;
     }
@@ -88,12 +110,18 @@ fn next_steps(config: &Config) -> anyhow::Result<()> {
 fn make_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     if dir.exists() {
         if !dir.join(MARK).exists() {
-            return Err(anyhow!("{} is there already and was not made by the demo; move it away, or run the demo elsewhere", dir.display()));
+            return Err(anyhow!(
+                "{} is there already and was not made by the demo; move it away, or run the demo elsewhere",
+                dir.display()
+            ));
         }
         std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    std::fs::write(dir.join(MARK), "This folder was made by `rumledger demo`, which may remove it.\n")
-        .with_context(|| format!("cannot write to {}", dir.display()))?;
+    std::fs::write(
+        dir.join(MARK),
+        "This folder was made by `rumledger demo`, which may remove it.\n",
+    )
+    .with_context(|| format!("cannot write to {}", dir.display()))?;
     Ok(dir.to_path_buf())
 }

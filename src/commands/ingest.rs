@@ -40,11 +40,17 @@ pub fn take_in(
     config: &Config,
     runtime: &Runtime,
 ) -> anyhow::Result<Summary> {
-    let files = list(paths).map_err(|(path, error)| anyhow!(error).context(format!("cannot read {}", path.display())))?;
+    let files = list(paths).map_err(|(path, error)| {
+        anyhow!(error).context(format!("cannot read {}", path.display()))
+    })?;
     let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
     let mut rules = config.rules.clone();
     rules.policy = policy.unwrap_or(rules.policy);
-    let bar = output::progress(config.quiet, files.len() as u64, "{wide_bar} {pos}/{len} files, {msg} reports, {elapsed}");
+    let bar = output::progress(
+        config.quiet,
+        files.len() as u64,
+        "{wide_bar} {pos}/{len} files, {msg} reports, {elapsed}",
+    );
     let settings = Settings {
         limits: config.limits,
         flush: config.flush,
@@ -91,7 +97,14 @@ fn print(summary: &Summary, elapsed: Duration, config: &Config) -> anyhow::Resul
         );
     }
     output::rows(config.format, &balance(summary))?;
-    output::note(config.quiet, &format!("{seconds} s, {} reports a second, {} commits", rate(summary.received, elapsed), summary.commits));
+    output::note(
+        config.quiet,
+        &format!(
+            "{seconds} s, {} reports a second, {} commits",
+            rate(summary.received, elapsed),
+            summary.commits
+        ),
+    );
     Ok(())
 }
 

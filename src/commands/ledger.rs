@@ -17,10 +17,18 @@ use crate::output::{self, Rows};
 
 /// Columns of a statement that a table leaves out; CSV and JSON have them.
 const HIDDEN: &[&str] = &[
-    "line_id", "posted_period", "smart_account", "virtual_account", "kind", "price_plan",
-    "evidence_root", "pool", "verified_share",
+    "line_id",
+    "posted_period",
+    "smart_account",
+    "virtual_account",
+    "kind",
+    "price_plan",
+    "evidence_root",
+    "pool",
+    "verified_share",
 ];
-const NUMBERS: &[&str] = &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds"];
+const NUMBERS: &[&str] =
+    &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds"];
 
 pub fn reconcile(
     period: Period,
@@ -37,7 +45,10 @@ pub fn reconcile(
     };
     print_lines(&ran.lines, config)?;
     let verb = if dry_run { "would be posted" } else { "posted" };
-    output::note(config.quiet, &format!("{} lines {verb}, {} exceptions", ran.lines.len(), ran.exceptions.len()));
+    output::note(
+        config.quiet,
+        &format!("{} lines {verb}, {} exceptions", ran.lines.len(), ran.exceptions.len()),
+    );
     Ok(outcome(&ran.exceptions))
 }
 
@@ -56,25 +67,34 @@ pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outco
 
 pub fn statement(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
-    let lines = runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
+    let lines =
+        runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
     print_lines(&lines, config)?;
     Ok(Outcome::Done)
 }
 
-pub fn exceptions(period: Option<Period>, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+pub fn exceptions(
+    period: Option<Period>,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
-    let rows = runtime.block_on(run::exceptions(&lake, period)).context("cannot compute exceptions")?;
+    let rows =
+        runtime.block_on(run::exceptions(&lake, period)).context("cannot compute exceptions")?;
     print_exceptions(&rows, config.format)?;
     Ok(outcome(&rows))
 }
 
 pub fn print_exceptions(exceptions: &[ExceptionRow], format: Format) -> anyhow::Result<()> {
-    output::rows(format, &Rows {
-        columns: &EXCEPTION_COLUMNS,
-        rows: exceptions.iter().map(|e| e.cells().to_vec()).collect(),
-        numbers: NUMBERS,
-        hidden: &[],
-    })
+    output::rows(
+        format,
+        &Rows {
+            columns: &EXCEPTION_COLUMNS,
+            rows: exceptions.iter().map(|e| e.cells().to_vec()).collect(),
+            numbers: NUMBERS,
+            hidden: &[],
+        },
+    )
 }
 
 /// A statement; as a table, with the totals of each currency.
@@ -89,7 +109,10 @@ pub fn print_lines(lines: &[Line], config: &Config) -> anyhow::Result<()> {
             cells
         })
         .collect();
-    output::rows(config.format, &Rows { columns: &STATEMENT_COLUMNS, rows, numbers: NUMBERS, hidden: HIDDEN })?;
+    output::rows(
+        config.format,
+        &Rows { columns: &STATEMENT_COLUMNS, rows, numbers: NUMBERS, hidden: HIDDEN },
+    )?;
     if config.format == Format::Table {
         for (currency, (count, total)) in totals(lines) {
             let total = amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE));
@@ -114,7 +137,8 @@ fn shorten(cells: &mut [String]) {
     for (column, cell) in STATEMENT_COLUMNS.iter().zip(cells) {
         match *column {
             "entitlement" => {
-                if let Some(rest) = cell.split_once(".com.cisco.").map(|(_, rest)| rest.to_owned()) {
+                if let Some(rest) = cell.split_once(".com.cisco.").map(|(_, rest)| rest.to_owned())
+                {
                     *cell = rest.split(',').next().unwrap_or_default().to_owned();
                 }
             }

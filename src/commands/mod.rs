@@ -12,7 +12,9 @@ use ::lake::Lake;
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 
-use crate::cli::{BookCommand, Command, Failure, FleetCommand, IngestCommand, Outcome, SuspenseCommand};
+use crate::cli::{
+    BookCommand, Command, Failure, FleetCommand, IngestCommand, Outcome, SuspenseCommand,
+};
 use crate::config::Config;
 
 pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
@@ -27,7 +29,9 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         Command::Suspense(SuspenseCommand::List { reason, limit }) => {
             suspense::list(reason.as_deref(), limit, config, runtime)
         }
-        Command::Suspense(SuspenseCommand::Show { id, raw }) => suspense::show(&id, raw, config, runtime),
+        Command::Suspense(SuspenseCommand::Show { id, raw }) => {
+            suspense::show(&id, raw, config, runtime)
+        }
         Command::Reconcile { period, dry_run, account } => {
             ledger::reconcile(period, account.as_ref(), dry_run, config, runtime)
         }
@@ -43,7 +47,10 @@ fn open_lake(config: &Config) -> Result<Lake, Failure> {
 }
 
 /// A snapshot of everything that a command reads.
-fn snapshot(config: &Config, runtime: &Runtime) -> Result<reconcile::shell::run::Snapshot, Failure> {
+fn snapshot(
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<reconcile::shell::run::Snapshot, Failure> {
     let lake = open_lake(config)?;
     let pinned = runtime.block_on(reconcile::shell::run::Snapshot::pin(&lake));
     Ok(pinned.with_context(|| format!("cannot read the lake {}", config.lake))?)

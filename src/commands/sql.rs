@@ -16,9 +16,15 @@ pub fn run(query: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, F
 }
 
 /// Runs one query and writes its rows.
-pub fn print(session: &SessionContext, query: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+pub fn print(
+    session: &SessionContext,
+    query: &str,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
     // Queries only: the lake is changed by the other commands, never by SQL.
-    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let options =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let (schema, batches) = runtime.block_on(async {
         let frame = session.sql_with_options(query, options).await.context("the query is wrong")?;
         let schema = frame.schema().as_arrow().clone();
@@ -26,8 +32,12 @@ pub fn print(session: &SessionContext, query: &str, config: &Config, runtime: &R
         anyhow::Ok((schema, batches))
     })?;
     // RFC 3339 in UTC, blank for null (contract 4).
-    let times = if config.format == Format::Table { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.fZ" };
-    let format = FormatOptions::default().with_null("").with_timestamp_tz_format(Some(times)).with_timestamp_format(Some(times));
+    let times =
+        if config.format == Format::Table { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.fZ" };
+    let format = FormatOptions::default()
+        .with_null("")
+        .with_timestamp_tz_format(Some(times))
+        .with_timestamp_format(Some(times));
     let mut rows = Vec::new();
     for batch in &batches {
         let formatters = batch
@@ -36,12 +46,21 @@ pub fn print(session: &SessionContext, query: &str, config: &Config, runtime: &R
             .map(|column| ArrayFormatter::try_new(column, &format))
             .collect::<Result<Vec<_>, _>>()?;
         for i in 0..batch.num_rows() {
-            rows.push(formatters.iter().map(|f| f.value(i).try_to_string()).collect::<Result<Vec<_>, _>>()?);
+            rows.push(
+                formatters
+                    .iter()
+                    .map(|f| f.value(i).try_to_string())
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
         }
     }
     let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    let numbers: Vec<&str> =
-        schema.fields().iter().filter(|f| f.data_type().is_numeric()).map(|f| f.name().as_str()).collect();
+    let numbers: Vec<&str> = schema
+        .fields()
+        .iter()
+        .filter(|f| f.data_type().is_numeric())
+        .map(|f| f.name().as_str())
+        .collect();
     output::rows(config.format, &Rows { columns: &columns, rows, numbers: &numbers, hidden: &[] })?;
     Ok(Outcome::Done)
 }

@@ -13,25 +13,45 @@ use crate::cli::{Failure, Outcome};
 use crate::config::Config;
 use crate::output::{self, Rows};
 
-const COLUMNS: [&str; 9] =
-    ["id", "received_at", "reason", "udi_pid", "udi_serial", "report_id", "source", "offset", "detail"];
+const COLUMNS: [&str; 9] = [
+    "id",
+    "received_at",
+    "reason",
+    "udi_pid",
+    "udi_serial",
+    "report_id",
+    "source",
+    "offset",
+    "detail",
+];
 
 struct Suspended {
     cells: [String; 9],
     raw: Vec<u8>,
 }
 
-pub fn list(reason: Option<&str>, limit: usize, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+pub fn list(
+    reason: Option<&str>,
+    limit: usize,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
     if let Some(reason) = reason
         && !Reason::ALL.iter().any(|r| r.as_str() == reason)
     {
         let all: Vec<&str> = Reason::ALL.iter().map(|r| r.as_str()).collect();
-        return Err(Failure::Usage(anyhow!("'{reason}' is no reason; there are {}", all.join(", "))));
+        return Err(Failure::Usage(anyhow!(
+            "'{reason}' is no reason; there are {}",
+            all.join(", ")
+        )));
     }
     let only = reason.map(|r| format!("AND reason = '{r}'")).unwrap_or_default();
     let rows = read(&only, &format!("LIMIT {limit}"), false, config, runtime)?;
     let rows = rows.into_iter().map(|s| s.cells.to_vec()).collect();
-    output::rows(config.format, &Rows { columns: &COLUMNS, rows, numbers: &["report_id", "offset"], hidden: &["udi_pid"] })?;
+    output::rows(
+        config.format,
+        &Rows { columns: &COLUMNS, rows, numbers: &["report_id", "offset"], hidden: &["udi_pid"] },
+    )?;
     Ok(Outcome::Done)
 }
 
@@ -39,7 +59,9 @@ pub fn show(id: &str, raw: bool, config: &Config, runtime: &Runtime) -> Result<O
     let rows = read("", "", true, config, runtime)?;
     let found: Vec<Suspended> = rows.into_iter().filter(|s| s.cells[0] == id).collect();
     let Some(first) = found.first() else {
-        return Err(Failure::Failed(anyhow!("no suspended report has the id '{id}'; `rumledger suspense list` names them")));
+        return Err(Failure::Failed(anyhow!(
+            "no suspended report has the id '{id}'; `rumledger suspense list` names them"
+        )));
     };
     if raw {
         output::bytes(&first.raw)?;
@@ -52,16 +74,29 @@ pub fn show(id: &str, raw: bool, config: &Config, runtime: &Runtime) -> Result<O
         if let Some(reason) = Reason::ALL.iter().find(|r| r.as_str() == one.cells[2]) {
             output::text(&format!("{:12} {}", "what to do", reason.advice()))?;
         }
-        output::text(&format!("{:12} {} bytes, written as they came by --raw", "raw", one.raw.len()))?;
+        output::text(&format!(
+            "{:12} {} bytes, written as they came by --raw",
+            "raw",
+            one.raw.len()
+        ))?;
         let text = String::from_utf8_lossy(&one.raw[..one.raw.len().min(4096)]);
-        let shown: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        let shown: String = text
+            .chars()
+            .map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c })
+            .collect();
         output::text(&shown)?;
     }
     Ok(Outcome::Done)
 }
 
 /// Suspended rows, in the order in which they came.
-fn read(filter: &str, tail: &str, with_raw: bool, config: &Config, runtime: &Runtime) -> anyhow::Result<Vec<Suspended>> {
+fn read(
+    filter: &str,
+    tail: &str,
+    with_raw: bool,
+    config: &Config,
+    runtime: &Runtime,
+) -> anyhow::Result<Vec<Suspended>> {
     let raw = if with_raw { "raw" } else { "NULL" };
     let query = format!(
         "SELECT received_at, reason, udi_pid, udi_serial, report_id, source, \"offset\", detail, {raw} \
@@ -83,7 +118,8 @@ fn read(filter: &str, tail: &str, with_raw: bool, config: &Config, runtime: &Run
 }
 
 fn take(batch: &RecordBatch, rows: &mut Vec<Suspended>) -> anyhow::Result<()> {
-    let text = |i: usize| anyhow::Ok(cast(batch.column(i), &DataType::Utf8)?.as_string::<i32>().clone());
+    let text =
+        |i: usize| anyhow::Ok(cast(batch.column(i), &DataType::Utf8)?.as_string::<i32>().clone());
     let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
     let (reason, pid, serial) = (text(1)?, text(2)?, text(3)?);
     let ids = batch.column(4).as_primitive::<Decimal128Type>();
@@ -94,7 +130,10 @@ fn take(batch: &RecordBatch, rows: &mut Vec<Suspended>) -> anyhow::Result<()> {
     for i in 0..batch.num_rows() {
         let received_at = times.value(i);
         let place = format!("{received_at}\n{}\n{}", source.value(i), offsets.value(i));
-        let id: String = digest(&SHA256, place.as_bytes()).as_ref()[..6].iter().map(|b| format!("{b:02x}")).collect();
+        let id: String = digest(&SHA256, place.as_bytes()).as_ref()[..6]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let report_id = if ids.is_valid(i) { ids.value(i).to_string() } else { String::new() };
         rows.push(Suspended {
             cells: [

@@ -22,7 +22,12 @@ const MONTHLY: [u64; 6] = [42, 38, 6100, 16, 66, 35];
 pub fn write_book(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let accounts = ACCOUNTS.iter().map(|a| a.map(str::to_owned).to_vec());
-    write(dir, "accounts", &["smart_account", "virtual_account", "customer", "currency", "time_zone"], accounts)?;
+    write(
+        dir,
+        "accounts",
+        &["smart_account", "virtual_account", "customer", "currency", "time_zone"],
+        accounts,
+    )?;
     write(
         dir,
         "catalog",
@@ -55,15 +60,28 @@ fn write_devices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
         let [smart, virtual_, ..] = ACCOUNTS[account(d.number)];
         owned([d.pid, &d.serial, smart, virtual_, &since, "", "cslu", "slp", "cslu", "direct"])
     });
-    let columns = ["udi_pid", "udi_serial", "smart_account", "virtual_account", "valid_from", "valid_to",
-        "managed_by", "license_model", "transport", "channel"];
+    let columns = [
+        "udi_pid",
+        "udi_serial",
+        "smart_account",
+        "virtual_account",
+        "valid_from",
+        "valid_to",
+        "managed_by",
+        "license_model",
+        "transport",
+        "channel",
+    ];
     write(dir, "devices", &columns, devices)?;
     let codes = (0..fleet.devices).map(|n| fleet.device(n)).filter_map(|d| {
         let algorithm = d.algorithm?;
         let key = fleet.keys.public_key(algorithm, d.number);
-        Some(key.map(|key| owned([d.pid, &d.serial, "ack", algorithm.as_str(), &key, "2020-01-01", ""])))
+        Some(key.map(|key| {
+            owned([d.pid, &d.serial, "ack", algorithm.as_str(), &key, "2020-01-01", ""])
+        }))
     });
-    let columns = ["udi_pid", "udi_serial", "origin", "algorithm", "public_key", "valid_from", "valid_to"];
+    let columns =
+        ["udi_pid", "udi_serial", "origin", "algorithm", "public_key", "valid_from", "valid_to"];
     write(dir, "trust_codes", &columns, codes.collect::<anyhow::Result<Vec<_>>>()?)
 }
 
@@ -75,25 +93,83 @@ fn write_terms(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
     let mut purchases = Vec::new();
     for (i, [smart, virtual_, ..]) in ACCOUNTS.iter().enumerate() {
         let share = tens.div_ceil(ACCOUNTS.len() as u64);
-        let (model, quantity) =
-            if i % 2 == 0 { ("COMMITTED", (share * 6).to_string()) } else { ("UNCOMMITTED", String::new()) };
+        let (model, quantity) = if i % 2 == 0 {
+            ("COMMITTED", (share * 6).to_string())
+        } else {
+            ("UNCOMMITTED", String::new())
+        };
         let plan = format!("msla-{i}");
         let id = |n: usize| format!("Sub{:05}", 2 * i + n);
-        subscriptions.push(owned([&id(1), smart, virtual_, ADVANTAGE, model, &quantity, &plan, &since, ""]));
+        subscriptions.push(owned([
+            &id(1),
+            smart,
+            virtual_,
+            ADVANTAGE,
+            model,
+            &quantity,
+            &plan,
+            &since,
+            "",
+        ]));
         // One customer uses Essentials without a subscription: an exception, until the book knows it.
         if i != 4 {
-            subscriptions.push(owned([&id(2), smart, virtual_, ESSENTIALS, "UNCOMMITTED", "", &plan, &since, ""]));
+            subscriptions.push(owned([
+                &id(2),
+                smart,
+                virtual_,
+                ESSENTIALS,
+                "UNCOMMITTED",
+                "",
+                &plan,
+                &since,
+                "",
+            ]));
         }
         let overage = if i == 3 { String::new() } else { format!("overage-{i}") };
         let (plus, hsec) = ((share * 4).to_string(), (share * 3).to_string());
-        purchases.push(owned([&format!("PO-{i}-1"), smart, virtual_, NETWORK_PLUS, &plus, &since, "", &overage]));
-        purchases.push(owned([&format!("PO-{i}-2"), smart, virtual_, DNA_HSEC, &hsec, &since, "", &overage]));
+        purchases.push(owned([
+            &format!("PO-{i}-1"),
+            smart,
+            virtual_,
+            NETWORK_PLUS,
+            &plus,
+            &since,
+            "",
+            &overage,
+        ]));
+        purchases.push(owned([
+            &format!("PO-{i}-2"),
+            smart,
+            virtual_,
+            DNA_HSEC,
+            &hsec,
+            &since,
+            "",
+            &overage,
+        ]));
     }
-    let columns = ["subscription_id", "smart_account", "virtual_account", "entitlement_tag", "billing_model",
-        "committed_quantity", "price_plan", "start", "end"];
+    let columns = [
+        "subscription_id",
+        "smart_account",
+        "virtual_account",
+        "entitlement_tag",
+        "billing_model",
+        "committed_quantity",
+        "price_plan",
+        "start",
+        "end",
+    ];
     write(dir, "subscriptions", &columns, subscriptions)?;
-    let columns = ["purchase_id", "smart_account", "virtual_account", "entitlement_tag", "quantity", "start",
-        "end", "price_plan"];
+    let columns = [
+        "purchase_id",
+        "smart_account",
+        "virtual_account",
+        "entitlement_tag",
+        "quantity",
+        "start",
+        "end",
+        "price_plan",
+    ];
     write(dir, "purchases", &columns, purchases)
 }
 
@@ -103,11 +179,18 @@ fn write_prices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
     for (i, monthly) in MONTHLY.into_iter().enumerate() {
         let [.., currency, _] = ACCOUNTS[i];
         // Plan, item, measure, tier mode, tiers (bound, price of a month's licence in percent).
-        let mut price = |plan: &str, item: &str, charge: &str, measure: &str, mode: &str, tiers: &[(&str, u64)]| {
+        let mut price = |plan: &str,
+                         item: &str,
+                         charge: &str,
+                         measure: &str,
+                         mode: &str,
+                         tiers: &[(&str, u64)]| {
             let package = if mode == "package" { "10" } else { "" };
             for (up_to, percent) in tiers {
                 let unit = unit_price(monthly * percent, measure, mode);
-                rows.push(owned([plan, item, charge, &since, measure, mode, up_to, &unit, package, currency]));
+                rows.push(owned([
+                    plan, item, charge, &since, measure, mode, up_to, &unit, package, currency,
+                ]));
             }
         };
         let (plan, overage) = (format!("msla-{i}"), format!("overage-{i}"));
@@ -127,8 +210,18 @@ fn write_prices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
         price(&overage, NETWORK_PLUS, "usage", "average", "flat", &[("", 120)]);
         price(&overage, "HSECK9", "usage", "peak", "flat", &[("", 50)]);
     }
-    let columns = ["price_plan", "entitlement_tag", "charge", "valid_from", "measure", "tier_mode",
-        "tier_up_to", "unit_price", "package_size", "currency"];
+    let columns = [
+        "price_plan",
+        "entitlement_tag",
+        "charge",
+        "valid_from",
+        "measure",
+        "tier_mode",
+        "tier_up_to",
+        "unit_price",
+        "package_size",
+        "currency",
+    ];
     write(dir, "prices", &columns, rows)
 }
 
@@ -144,7 +237,12 @@ fn unit_price(hundredths: u64, measure: &str, mode: &str) -> String {
     format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
 }
 
-fn write(dir: &Path, name: &str, columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> anyhow::Result<()> {
+fn write(
+    dir: &Path,
+    name: &str,
+    columns: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> anyhow::Result<()> {
     let path = dir.join(format!("{name}.csv"));
     let save = || -> csv::Result<()> {
         let mut writer = csv::Writer::from_path(&path)?;

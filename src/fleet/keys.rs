@@ -14,10 +14,12 @@ use schemas::key::Algorithm;
 use super::rng::Rng;
 
 /// Published on purpose, and worth nothing: they sign made-up reports only.
-const DEMO_RSA_KEYS: [&[u8]; 2] = [include_bytes!("demo-rsa-1.der"), include_bytes!("demo-rsa-2.der")];
+const DEMO_RSA_KEYS: [&[u8]; 2] =
+    [include_bytes!("demo-rsa-1.der"), include_bytes!("demo-rsa-2.der")];
 
 /// SPKI DER of an Ed25519 key, before its 32 bytes (RFC 8410).
-const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const ED25519_SPKI: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// SPKI DER of a P-256 key, before its 65 bytes (RFC 5480).
 const P256_SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
@@ -34,7 +36,9 @@ impl Keys {
     pub fn new(seed: u64) -> anyhow::Result<Keys> {
         let rsa = DEMO_RSA_KEYS
             .iter()
-            .map(|der| RsaKeyPair::from_pkcs8(der).map_err(|e| anyhow!("a demo key is broken: {e}")))
+            .map(|der| {
+                RsaKeyPair::from_pkcs8(der).map_err(|e| anyhow!("a demo key is broken: {e}"))
+            })
             .collect::<anyhow::Result<_>>()?;
         Ok(Keys { seed, rsa, random: SystemRandom::new() })
     }
@@ -57,11 +61,16 @@ impl Keys {
     pub fn public_key(&self, algorithm: Algorithm, device: u64) -> anyhow::Result<String> {
         let der = match algorithm {
             Algorithm::Rs256 => {
-                let der: PublicKeyX509Der<'_> =
-                    self.rsa(device).public_key().as_der().map_err(|e| anyhow!("no RSA key: {e}"))?;
+                let der: PublicKeyX509Der<'_> = self
+                    .rsa(device)
+                    .public_key()
+                    .as_der()
+                    .map_err(|e| anyhow!("no RSA key: {e}"))?;
                 der.as_ref().to_vec()
             }
-            Algorithm::EdDsa => [&ED25519_SPKI[..], self.ed25519(device)?.public_key().as_ref()].concat(),
+            Algorithm::EdDsa => {
+                [&ED25519_SPKI[..], self.ed25519(device)?.public_key().as_ref()].concat()
+            }
             Algorithm::Es256 => {
                 let key = VerifyingKey::from(&self.p256(device)?);
                 [&P256_SPKI[..], key.to_sec1_point(false).as_bytes()].concat()
@@ -71,7 +80,12 @@ impl Keys {
     }
 
     /// Signs a payload; the same payload gives the same signature (P-256 by RFC 6979).
-    pub fn sign(&self, algorithm: Algorithm, device: u64, payload: &[u8]) -> anyhow::Result<String> {
+    pub fn sign(
+        &self,
+        algorithm: Algorithm,
+        device: u64,
+        payload: &[u8],
+    ) -> anyhow::Result<String> {
         let signature = match algorithm {
             Algorithm::Rs256 => {
                 let key = self.rsa(device);

@@ -47,7 +47,8 @@ impl Written {
 pub fn generate(args: &FleetArgs, progress: &(dyn Fn() + Sync)) -> anyhow::Result<Written> {
     let fleet = report::Fleet::new(args)?;
     let reports = args.out.join("reports");
-    std::fs::create_dir_all(&reports).with_context(|| format!("cannot make {}", reports.display()))?;
+    std::fs::create_dir_all(&reports)
+        .with_context(|| format!("cannot make {}", reports.display()))?;
     write_book(&fleet, &args.out.join("book"))?;
     let files = args.reports.div_ceil(args.per_file);
     (0..files)

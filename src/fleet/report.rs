@@ -10,12 +10,18 @@ use super::keys::Keys;
 use super::rng::Rng;
 use crate::cli::{FleetAlgorithm, FleetArgs};
 
-pub const ADVANTAGE: &str = "regid.2019-06.com.cisco.C8K_NW_ADV_T1,1.0_8f2c6d1e-0b1f-4c1a-9b43-5e1c3a7d2f01";
-pub const ESSENTIALS: &str = "regid.2019-06.com.cisco.C8K_NW_ESS_T0,1.0_3a9d7c52-6e4b-4f0e-8d17-92b1c0e4a602";
-pub const NETWORK_PLUS: &str = "regid.2017-03.com.cisco.NETWORK_PLUS,1.0_5d0e8b36-7a2c-4e59-b6f4-1c8a9d3e7f03";
-pub const DNA_HSEC: &str = "regid.2020-11.com.cisco.DNA_HSEC,1.0_7b6f1a94-2d3c-4b58-a0e7-6f9c5d8b1e04";
-pub const ISR_HSEC: &str = "regid.2019-03.com.cisco.ISR_4331_Hsec,1.0_9c4e2f70-8b1d-4a36-92d5-0e7b3c6a8f05";
-const SOFTWARE_TAG: &str = "regid.2018-05.com.cisco.IOS_XE,1.0_52d7b0c4-91e8-4f3a-8c6d-2b5f7a9e1d06";
+pub const ADVANTAGE: &str =
+    "regid.2019-06.com.cisco.C8K_NW_ADV_T1,1.0_8f2c6d1e-0b1f-4c1a-9b43-5e1c3a7d2f01";
+pub const ESSENTIALS: &str =
+    "regid.2019-06.com.cisco.C8K_NW_ESS_T0,1.0_3a9d7c52-6e4b-4f0e-8d17-92b1c0e4a602";
+pub const NETWORK_PLUS: &str =
+    "regid.2017-03.com.cisco.NETWORK_PLUS,1.0_5d0e8b36-7a2c-4e59-b6f4-1c8a9d3e7f03";
+pub const DNA_HSEC: &str =
+    "regid.2020-11.com.cisco.DNA_HSEC,1.0_7b6f1a94-2d3c-4b58-a0e7-6f9c5d8b1e04";
+pub const ISR_HSEC: &str =
+    "regid.2019-03.com.cisco.ISR_4331_Hsec,1.0_9c4e2f70-8b1d-4a36-92d5-0e7b3c6a8f05";
+const SOFTWARE_TAG: &str =
+    "regid.2018-05.com.cisco.IOS_XE,1.0_52d7b0c4-91e8-4f3a-8c6d-2b5f7a9e1d06";
 /// As a vendor's own signature looks: 32 bytes that only the vendor can check.
 const BUILTIN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
@@ -102,8 +108,9 @@ impl Fleet {
         let mut first_month = args.last_month;
         for _ in 1..args.months {
             let before = first_month.bounds(&TimeZone::UTC).0 - 1;
-            first_month = Period::containing(before, &TimeZone::UTC)
-                .ok_or_else(|| anyhow::anyhow!("{} months before {} is before 1970", args.months, args.last_month))?;
+            first_month = Period::containing(before, &TimeZone::UTC).ok_or_else(|| {
+                anyhow::anyhow!("{} months before {} is before 1970", args.months, args.last_month)
+            })?;
         }
         Ok(Fleet {
             seed: args.seed,
@@ -121,7 +128,7 @@ impl Fleet {
 
     pub fn device(&self, number: u64) -> Device {
         let (pid, tag, utility, layout) = match number % TEN {
-            0 | 1 | 2 => ("C8000V", ADVANTAGE, true, 2),
+            0..=2 => ("C8000V", ADVANTAGE, true, 2),
             3 => ("C8000V", ESSENTIALS, true, 2),
             4 | 9 => ("C8000V", ADVANTAGE, true, 2),
             5 => ("C8300-1N1S-6T", NETWORK_PLUS, false, 2),
@@ -133,7 +140,9 @@ impl Fleet {
             FleetAlgorithm::Rs256 => Algorithm::Rs256,
             FleetAlgorithm::Es256 => Algorithm::Es256,
             FleetAlgorithm::EdDsa => Algorithm::EdDsa,
-            FleetAlgorithm::Mixed => [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa][(number % 3) as usize],
+            FleetAlgorithm::Mixed => {
+                [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa][(number % 3) as usize]
+            }
         };
         Device {
             number,
@@ -155,7 +164,9 @@ impl Fleet {
     pub fn role(&self, report: u64) -> Role {
         let mut rng = Rng::of(self.seed, "role", report);
         let draw = rng.below(100);
-        let Some(earlier) = self.earlier_good(report, &mut rng).filter(|_| draw < self.duplicates + self.broken) else {
+        let Some(earlier) =
+            self.earlier_good(report, &mut rng).filter(|_| draw < self.duplicates + self.broken)
+        else {
             return Role::Good;
         };
         if draw < self.duplicates {
@@ -212,9 +223,13 @@ impl Fleet {
         let mut sudi = sudi(&device);
         match fault {
             Some(Fault::PayloadCut) => payload.truncate(payload.len() / 2),
-            Some(Fault::Forged) => payload = payload.replacen("\"COUNT\",\"value\":\"", "\"COUNT\",\"value\":\"9", 1),
+            Some(Fault::Forged) => {
+                payload = payload.replacen("\"COUNT\",\"value\":\"", "\"COUNT\",\"value\":\"9", 1)
+            }
             Some(Fault::Unsigned) => signature = Value::Null,
-            Some(Fault::OtherSigner) => sudi = json!({"udi_pid": device.pid, "udi_serial_number": "SOMEBODY-ELSE"}),
+            Some(Fault::OtherSigner) => {
+                sudi = json!({"udi_pid": device.pid, "udi_serial_number": "SOMEBODY-ELSE"})
+            }
             Some(Fault::BuiltinUtility) => signature = builtin(),
             Some(Fault::NoTrustCode) if device.algorithm.is_none() => {
                 signature = json!({"signing_type": "EdDSA", "key": "0001", "value": BUILTIN});
@@ -224,7 +239,8 @@ impl Fleet {
         if let (Value::Object(fields), true) = (&mut signature, fault != Some(Fault::NoTrustCode)) {
             fields.insert("sudi".to_owned(), sudi);
         }
-        Ok(json!({"payload": payload, "signature": signature, "header": {"type": "rum"}}).to_string())
+        Ok(json!({"payload": payload, "signature": signature, "header": {"type": "rum"}})
+            .to_string())
     }
 
     fn signature(&self, device: &Device, payload: &str) -> anyhow::Result<Value> {
@@ -241,7 +257,8 @@ impl Fleet {
     fn payload(&self, report: u64, device: &Device) -> Value {
         let (round, rounds) = (report / self.devices, self.reports.div_ceil(self.devices));
         let span = (self.end - self.start) as u64;
-        let bound = |k: u64| self.start + (u128::from(span) * u128::from(k) / u128::from(rounds)) as i64;
+        let bound =
+            |k: u64| self.start + (u128::from(span) * u128::from(k) / u128::from(rounds)) as i64;
         let (from, to) = (bound(round), bound(round + 1).max(bound(round) + 1));
         let measurements = measurements(&mut Rng::of(self.seed, "usage", report), from, to);
         let mut meta = json!({"entitlement_tag": device.tag, "software_version": "17.12.04"});
@@ -306,7 +323,8 @@ fn break_payload(payload: &mut Value, fault: Fault) {
             }
         }
         Fault::NoTrustCode => {
-            payload["asset_identification"]["instance"]["sudi"]["udi_serial_number"] = "GHOST".into();
+            payload["asset_identification"]["instance"]["sudi"]["udi_serial_number"] =
+                "GHOST".into();
         }
         Fault::Deep => {
             let mut deep = json!([]);

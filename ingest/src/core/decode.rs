@@ -7,9 +7,7 @@ use schemas::period::EpochSeconds;
 use schemas::udi::{IDENTIFIER_BYTES_MAX, Udi};
 
 use super::json::{Fault, FaultKind, Kind, Reader, Scalar, Text};
-use super::report::{
-    DecodedReport, Measurement, OuterSignature, Readings, RefusedReport, Signer,
-};
+use super::report::{DecodedReport, Measurement, OuterSignature, Readings, RefusedReport, Signer};
 
 /// Bounds on one report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +52,11 @@ pub fn decode(
 
 type Refusal = (Reason, String);
 
-fn read(text: &[u8], limits: &ReportLimits, readings: &mut Readings) -> Result<DecodedReport, Refusal> {
+fn read(
+    text: &[u8],
+    limits: &ReportLimits,
+    readings: &mut Readings,
+) -> Result<DecodedReport, Refusal> {
     let too_large = text.len() > limits.report_bytes_max;
     let within = &text[..text.len().min(limits.report_bytes_max)];
     let within = match std::str::from_utf8(within) {
@@ -86,15 +88,23 @@ fn read(text: &[u8], limits: &ReportLimits, readings: &mut Readings) -> Result<D
 pub fn refusal(fault: Fault, part: &str, limits: &ReportLimits) -> Refusal {
     let at = fault.offset;
     match fault.kind {
-        FaultKind::Syntax(what) => (Reason::Malformed, format!("{part} is not JSON: {what} at byte {at}")),
-        FaultKind::Incomplete => (Reason::Malformed, format!("{part} ends inside a value, at byte {at}")),
-        FaultKind::DuplicateKey => (Reason::Malformed, format!("a key comes twice in {part}, at byte {at}")),
-        FaultKind::TooDeep => {
-            (Reason::TooDeep, format!("{part} is nested deeper than {} at byte {at}", limits.depth_max))
+        FaultKind::Syntax(what) => {
+            (Reason::Malformed, format!("{part} is not JSON: {what} at byte {at}"))
         }
-        FaultKind::TooMany => {
-            (Reason::TooLarge, format!("{part} has more than {} measurements", limits.measurements_max))
+        FaultKind::Incomplete => {
+            (Reason::Malformed, format!("{part} ends inside a value, at byte {at}"))
         }
+        FaultKind::DuplicateKey => {
+            (Reason::Malformed, format!("a key comes twice in {part}, at byte {at}"))
+        }
+        FaultKind::TooDeep => (
+            Reason::TooDeep,
+            format!("{part} is nested deeper than {} at byte {at}", limits.depth_max),
+        ),
+        FaultKind::TooMany => (
+            Reason::TooLarge,
+            format!("{part} has more than {} measurements", limits.measurements_max),
+        ),
     }
 }
 
@@ -219,17 +229,23 @@ fn read_udi<'a>(reader: &mut Reader<'a>) -> Read<UdiFields<'a>> {
     Ok(UdiFields::Object { pid, serial })
 }
 
-fn read_payload_fields<'a>(reader: &mut Reader<'a>, limits: &ReportLimits) -> Read<PayloadFields<'a>> {
+fn read_payload_fields<'a>(
+    reader: &mut Reader<'a>,
+    limits: &ReportLimits,
+) -> Read<PayloadFields<'a>> {
     let mut f = PayloadFields::default();
-    reader.known(&["version", "asset_identification", "meta", "measurements"], |r, key| match key {
-        0 => {
-            f.version = Some(r.scalar()?);
-            Ok(())
-        }
-        1 => read_asset(r, &mut f),
-        2 => read_meta(r, &mut f),
-        _ => read_measurements(r, &mut f, limits),
-    })?;
+    reader.known(
+        &["version", "asset_identification", "meta", "measurements"],
+        |r, key| match key {
+            0 => {
+                f.version = Some(r.scalar()?);
+                Ok(())
+            }
+            1 => read_asset(r, &mut f),
+            2 => read_meta(r, &mut f),
+            _ => read_measurements(r, &mut f, limits),
+        },
+    )?;
     Ok(f)
 }
 
@@ -261,7 +277,14 @@ fn read_meta<'a>(reader: &mut Reader<'a>, f: &mut PayloadFields<'a>) -> Read<()>
         f.tag = Some(MISFIT);
         return reader.skip();
     }
-    let keys = ["report_id", "entitlement_tag", "utility_enabled", "software_version", "ha_udi", "subscription_id"];
+    let keys = [
+        "report_id",
+        "entitlement_tag",
+        "utility_enabled",
+        "software_version",
+        "ha_udi",
+        "subscription_id",
+    ];
     reader.known(&keys, |r, key| {
         let slot = match key {
             0 => &mut f.meta_report_id,
@@ -348,7 +371,11 @@ fn read_value<'a>(reader: &mut Reader<'a>, value: &mut Option<Scalar<'a>>) -> Re
 }
 
 /// From the envelope to a decoded report: the payload is read, its fields are checked.
-fn interpret(envelope: Envelope<'_>, limits: &ReportLimits, readings: &mut Readings) -> Result<DecodedReport, Refusal> {
+fn interpret(
+    envelope: Envelope<'_>,
+    limits: &ReportLimits,
+    readings: &mut Readings,
+) -> Result<DecodedReport, Refusal> {
     let misfit = |what: &str| (Reason::BadValue, format!("{what} is of another type"));
     match envelope.payload {
         None => Err((Reason::MissingField, "the report has no payload".to_owned())),
@@ -405,7 +432,8 @@ fn check(
     readings.measurements = check_measurements(fields, &mut faults);
     readings.tag = check_tag(fields, &mut faults);
     // Layout 1 has no utility mode (contract 1.2).
-    readings.utility = layout == Some(2) && check_flag(fields.utility, "meta.utility_enabled", &mut faults);
+    readings.utility =
+        layout == Some(2) && check_flag(fields.utility, "meta.utility_enabled", &mut faults);
     readings.software_version = optional_text(fields.software_version);
     readings.subscription_id = optional_text(fields.subscription_id).filter(|id| !id.is_empty());
     if fields.ha_udi_misfit {
@@ -473,7 +501,11 @@ fn check_layout(fields: &PayloadFields<'_>, faults: &mut Faults) -> Option<i32> 
     }
 }
 
-fn check_report_id(fields: &PayloadFields<'_>, layout: Option<i32>, faults: &mut Faults) -> Option<u64> {
+fn check_report_id(
+    fields: &PayloadFields<'_>,
+    layout: Option<i32>,
+    faults: &mut Faults,
+) -> Option<u64> {
     let (field, id) = match layout {
         Some(1) => ("meta.report_id", fields.meta_report_id),
         Some(_) => ("asset_identification.report_id", fields.asset_report_id),
@@ -536,10 +568,18 @@ fn check_measurements(fields: &PayloadFields<'_>, faults: &mut Faults) -> Vec<Me
         .enumerate()
         .filter_map(|(i, m)| {
             let whole = "is no whole number of seconds";
-            let metric = need(faults, i, "metric_name", m.metric, |v| optional_text(Some(v)), "is no text");
+            let metric =
+                need(faults, i, "metric_name", m.metric, |v| optional_text(Some(v)), "is no text");
             let start = need(faults, i, "start_time", m.start, seconds, whole);
             let end = need(faults, i, "end_time", m.end, seconds, whole);
-            let value = need(faults, i, "value.value", m.value, count, "is no count: digits in a string, at most 2^53");
+            let value = need(
+                faults,
+                i,
+                "value.value",
+                m.value,
+                count,
+                "is no count: digits in a string, at most 2^53",
+            );
             Some(Measurement { metric: metric?, start: start?, end: end?, value: value? })
         })
         .collect()
@@ -578,7 +618,8 @@ fn check_tag(fields: &PayloadFields<'_>, faults: &mut Faults) -> Option<String> 
             None
         }
         Some(tag) => {
-            let text = optional_text(Some(tag)).filter(|t| (1..=IDENTIFIER_BYTES_MAX).contains(&t.len()));
+            let text =
+                optional_text(Some(tag)).filter(|t| (1..=IDENTIFIER_BYTES_MAX).contains(&t.len()));
             if text.is_none() {
                 faults.bad("meta.entitlement_tag", "is no text of 1 to 256 bytes");
             }
@@ -608,7 +649,10 @@ fn check_signature(
     };
     let signer = match fields.sudi {
         None | Some(UdiFields::Other(Scalar::Null)) => Signer::Reporter,
-        Some(UdiFields::Object { pid: Some(Scalar::String(_)), serial: Some(Scalar::String(_)) }) => {
+        Some(UdiFields::Object {
+            pid: Some(Scalar::String(_)),
+            serial: Some(Scalar::String(_)),
+        }) => {
             let udi = fields.sudi.and_then(|udi| check_udi(udi, "signature.sudi", false, faults));
             udi.map_or(Signer::Unreadable, Signer::Named)
         }
@@ -652,10 +696,16 @@ fn count(value: Scalar<'_>) -> Option<i64> {
 fn check_intervals(measurements: &[Measurement]) -> Result<(), Refusal> {
     for (i, m) in measurements.iter().enumerate() {
         if m.end <= m.start {
-            return Err((Reason::BadInterval, format!("measurements[{i}] ends at {}, not after its start {}", m.end, m.start)));
+            return Err((
+                Reason::BadInterval,
+                format!("measurements[{i}] ends at {}, not after its start {}", m.end, m.start),
+            ));
         }
         if m.start < EARLIEST {
-            return Err((Reason::BadInterval, format!("measurements[{i}] starts at {}, before the year 2000", m.start)));
+            return Err((
+                Reason::BadInterval,
+                format!("measurements[{i}] starts at {}, before the year 2000", m.start),
+            ));
         }
     }
     Ok(())
@@ -666,7 +716,10 @@ fn check_times(measurements: &[Measurement], received_at: EpochSeconds) -> Resul
     match measurements.iter().position(|m| m.end > latest) {
         Some(i) => Err((
             Reason::ClockFuture,
-            format!("measurements[{i}] ends at {}, more than 24 h after it was received at {received_at}", measurements[i].end),
+            format!(
+                "measurements[{i}] ends at {}, more than 24 h after it was received at {received_at}",
+                measurements[i].end
+            ),
         )),
         None => Ok(()),
     }

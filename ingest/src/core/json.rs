@@ -54,11 +54,7 @@ impl<'a> Text<'a> {
     /// True if the string is this name, however it is escaped.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
-        if self.escaped {
-            unescape(self.raw).is_some_and(|s| s == name)
-        } else {
-            self.raw == name
-        }
+        if self.escaped { unescape(self.raw).is_some_and(|s| s == name) } else { self.raw == name }
     }
 }
 
@@ -472,7 +468,8 @@ fn unescape(raw: &str) -> Option<String> {
                 let high = hex4(rest)?;
                 rest = &rest[4..];
                 if (0xd800..0xdc00).contains(&high) {
-                    let low = hex4(rest.strip_prefix("\\u")?).filter(|l| (0xdc00..0xe000).contains(l))?;
+                    let low =
+                        hex4(rest.strip_prefix("\\u")?).filter(|l| (0xdc00..0xe000).contains(l))?;
                     rest = &rest[6..];
                     char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?
                 } else {
@@ -504,12 +501,45 @@ mod tests {
 
     #[test]
     fn syntax_is_that_of_rfc_8259() {
-        for good in ["0", "-0", "1.5e+3", "\"\"", "\"\\u00e9\\n\"", "[]", "{}", "[1,[2,{}]]",
-            "{\"a\":{\"b\":[null,true,false]},\"a\":1}", " [ 1 , 2 ] \n", "\"é\u{2028}\""] {
+        for good in [
+            "0",
+            "-0",
+            "1.5e+3",
+            "\"\"",
+            "\"\\u00e9\\n\"",
+            "[]",
+            "{}",
+            "[1,[2,{}]]",
+            "{\"a\":{\"b\":[null,true,false]},\"a\":1}",
+            " [ 1 , 2 ] \n",
+            "\"é\u{2028}\"",
+        ] {
             assert_eq!(skip_all(good, 64), Ok(()), "{good}");
         }
-        for bad in ["01", "1.", ".5", "+1", "1e", "nul", "nulll", "tru", "'a'", "[1,]", "{,}", "{\"a\"}",
-            "{\"a\":1,}", "[1 2]", "{]", "[}", "\"\t\"", "\"\\x\"", "\"\\u12g4\"", "NaN", "1 2", "{a:1}"] {
+        for bad in [
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "1e",
+            "nul",
+            "nulll",
+            "tru",
+            "'a'",
+            "[1,]",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\":1,}",
+            "[1 2]",
+            "{]",
+            "[}",
+            "\"\t\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "NaN",
+            "1 2",
+            "{a:1}",
+        ] {
             assert!(skip_all(bad, 64).is_err(), "{bad}");
             assert!(serde_json::from_str::<serde::de::IgnoredAny>(bad).is_err(), "{bad}");
         }
@@ -524,7 +554,10 @@ mod tests {
         assert_eq!(skip_all(&nested(64), 64), Ok(()));
         let fault = skip_all(&nested(65), 64).unwrap_err();
         assert_eq!((fault.kind, fault.offset), (FaultKind::TooDeep, 64));
-        assert_eq!(skip_all(&"[{\"a\":".repeat(1_000_000), 64).unwrap_err().kind, FaultKind::TooDeep);
+        assert_eq!(
+            skip_all(&"[{\"a\":".repeat(1_000_000), 64).unwrap_err().kind,
+            FaultKind::TooDeep
+        );
     }
 
     #[test]

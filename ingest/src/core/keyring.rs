@@ -62,13 +62,15 @@ impl Keyring {
             .into_iter()
             .map(|(udi, of_udi)| {
                 let codes = of_udi.iter().map(|code| Code {
-                    key: Arc::clone(keys.entry((code.algorithm, &code.public_key)).or_insert_with(|| {
-                        Arc::new(Key {
-                            algorithm: code.algorithm,
-                            spki_base64: code.public_key.clone(),
-                            parsed: OnceLock::new(),
-                        })
-                    })),
+                    key: Arc::clone(keys.entry((code.algorithm, &code.public_key)).or_insert_with(
+                        || {
+                            Arc::new(Key {
+                                algorithm: code.algorithm,
+                                spki_base64: code.public_key.clone(),
+                                parsed: OnceLock::new(),
+                            })
+                        },
+                    )),
                     valid_from: code.valid_from,
                     valid_to: code.valid_to.unwrap_or_else(|| overwritten_at(code, &of_udi)),
                 });

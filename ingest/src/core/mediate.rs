@@ -33,7 +33,9 @@ impl Default for Rules {
     fn default() -> Self {
         Rules {
             policy: SignaturePolicy::default(),
-            collectors: ["cslu", "ssm-on-prem", "dna-center", "vmanage", "file"].map(str::to_owned).to_vec(),
+            collectors: ["cslu", "ssm-on-prem", "dna-center", "vmanage", "file"]
+                .map(str::to_owned)
+                .to_vec(),
             signing_types: HashMap::new(),
         }
     }
@@ -62,11 +64,19 @@ pub enum Checked {
 
 /// Checks that need neither index nor keys: the source, and whether the signer may sign this.
 #[must_use]
-pub fn check_origin(report: &DecodedReport, collector: &str, rules: &Rules) -> Option<(Reason, String)> {
+pub fn check_origin(
+    report: &DecodedReport,
+    collector: &str,
+    rules: &Rules,
+) -> Option<(Reason, String)> {
     if !rules.collectors.iter().any(|c| c == collector) {
         return Some((
             Reason::SourceNotAllowed,
-            format!("the collector '{}' is none of {}", collector.escape_debug(), rules.collectors.join(", ")),
+            format!(
+                "the collector '{}' is none of {}",
+                collector.escape_debug(),
+                rules.collectors.join(", ")
+            ),
         ));
     }
     match &report.signer {
@@ -76,7 +86,9 @@ pub fn check_origin(report: &DecodedReport, collector: &str, rules: &Rules) -> O
             Reason::UdiMismatch,
             format!("{udi} signed, but the report is of {} and its group", report.udi),
         )),
-        Signer::Unreadable => Some((Reason::UdiMismatch, "the signature's sudi names no device".to_owned())),
+        Signer::Unreadable => {
+            Some((Reason::UdiMismatch, "the signature's sudi names no device".to_owned()))
+        }
     }
 }
 
@@ -100,7 +112,9 @@ pub fn check_signature(report: &DecodedReport, keyring: &Keyring, rules: &Rules)
     };
     // An object payload is no signed bytes; a token that is not mapped (builtin among them) can be
     // checked by the vendor alone.
-    let (Some(message), Some(algorithm)) = (&report.signed_payload, rules.algorithm(&signature.signing_type)) else {
+    let (Some(message), Some(algorithm)) =
+        (&report.signed_payload, rules.algorithm(&signature.signing_type))
+    else {
         return unverifiable();
     };
     let signer = match &report.signer {
@@ -136,9 +150,12 @@ pub fn judge(probe: Probe, checked: Option<Checked>) -> Judged {
         signature: None,
     };
     match (probe, checked) {
-        (Probe::Duplicate, _) => {
-            Judged { disposition: Disposition::Duplicate, reason: None, detail: None, signature: None }
-        }
+        (Probe::Duplicate, _) => Judged {
+            disposition: Disposition::Duplicate,
+            reason: None,
+            detail: None,
+            signature: None,
+        },
         (_, Some(Checked::Suspend(reason))) => suspended(reason, signature_detail(reason)),
         (Probe::Conflict, Some(Checked::Status(_))) => suspended(
             Reason::ContentConflict,
@@ -171,8 +188,12 @@ fn signature_detail(reason: Reason) -> &'static str {
     match reason {
         Reason::SignatureMissing => "the report has no signature, or one without type or value",
         Reason::TrustUnknown => "no trust code of the signer is on record",
-        Reason::SignatureInvalid => "no trust code on record of that algorithm verifies the signature",
-        Reason::TrustNotValidThen => "the trust code that verifies it was not in force at the report's last end_time",
+        Reason::SignatureInvalid => {
+            "no trust code on record of that algorithm verifies the signature"
+        }
+        Reason::TrustNotValidThen => {
+            "the trust code that verifies it was not in force at the report's last end_time"
+        }
         _ => "the signature cannot be checked here, and the policy wants it verified",
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type};
+use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use futures::StreamExt as _;
 use lake::Table;
-use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use schemas::disposition::Disposition;
 use schemas::udi::Udi;
 
@@ -27,12 +27,24 @@ const BATCH_ENTRIES: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    #[error("the index in {path} cannot be used; it is only a cache, so delete the folder and try again")]
-    Store { path: String, #[source] source: Box<fjall::Error> },
-    #[error("the index in {path} is in use: another ingest runs on this lake; wait until it is done")]
+    #[error(
+        "the index in {path} cannot be used; it is only a cache, so delete the folder and try again"
+    )]
+    Store {
+        path: String,
+        #[source]
+        source: Box<fjall::Error>,
+    },
+    #[error(
+        "the index in {path} is in use: another ingest runs on this lake; wait until it is done"
+    )]
     InUse { path: String },
     #[error("the index in {path} cannot be removed")]
-    Remove { path: String, #[source] source: std::io::Error },
+    Remove {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Lake(#[from] lake::LakeError),
     #[error("an accepted row of the journal lacks its device, report id or payload digest")]
@@ -109,7 +121,9 @@ impl Index {
     fn open_store(path: &Path) -> Result<Index> {
         let failed = |error: fjall::Error| match error {
             fjall::Error::Locked => IndexError::InUse { path: path.display().to_string() },
-            other => IndexError::Store { path: path.display().to_string(), source: Box::new(other) },
+            other => {
+                IndexError::Store { path: path.display().to_string(), source: Box::new(other) }
+            }
         };
         std::fs::create_dir_all(path).map_err(|e| failed(e.into()))?;
         let database = Database::builder(path)
@@ -154,7 +168,8 @@ impl Index {
             return Ok(());
         }
         let changes = journal.changes_since(self.version).await?;
-        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let session =
+            SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         let provider = match changes {
             Some(changes) if self.version > 0 => {
                 let accepted = format!("disposition={}/", Disposition::Accepted.as_str());
@@ -171,7 +186,9 @@ impl Index {
         let mut rows = session
             .read_table(provider)
             .and_then(|t| t.filter(col("disposition").eq(lit(Disposition::Accepted.as_str()))))
-            .and_then(|t| t.select_columns(&["udi_pid", "udi_serial", "report_id", "payload_sha256"]))
+            .and_then(|t| {
+                t.select_columns(&["udi_pid", "udi_serial", "report_id", "payload_sha256"])
+            })
             .map_err(read)?
             .execute_stream()
             .await
@@ -211,12 +228,18 @@ impl Index {
         Ok(())
     }
 
-    fn insert(&self, entries: impl Iterator<Item = (ReportKey, Digest)>, at: Option<Vec<u8>>) -> Result<()> {
+    fn insert(
+        &self,
+        entries: impl Iterator<Item = (ReportKey, Digest)>,
+        at: Option<Vec<u8>>,
+    ) -> Result<()> {
         let mut batch = self.database.batch();
         for (key, digest) in entries {
             batch.insert(&self.reports, key.0, digest);
             if at.is_none() && batch.len() >= BATCH_ENTRIES {
-                std::mem::replace(&mut batch, self.database.batch()).commit().map_err(|e| self.failed(e))?;
+                std::mem::replace(&mut batch, self.database.batch())
+                    .commit()
+                    .map_err(|e| self.failed(e))?;
             }
         }
         if let Some(at) = at {
@@ -236,7 +259,8 @@ fn entries(batch: &RecordBatch) -> Result<Vec<(ReportKey, Digest)>> {
     let (pids, serials, digests) = (text(0)?, text(1)?, text(3)?);
     let ids = batch.column(2).as_primitive_opt::<Decimal128Type>();
     let entry = |i: usize| {
-        let id = ids.filter(|ids| ids.is_valid(i)).and_then(|ids| u64::try_from(ids.value(i)).ok())?;
+        let id =
+            ids.filter(|ids| ids.is_valid(i)).and_then(|ids| u64::try_from(ids.value(i)).ok())?;
         let digest = unhex(digests.is_valid(i).then(|| digests.value(i))?)?;
         (pids.is_valid(i) && serials.is_valid(i))
             .then(|| (ReportKey::from_parts(pids.value(i), serials.value(i), id), digest))

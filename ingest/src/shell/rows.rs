@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder,
-    ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
+    Array as _, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder,
+    Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
@@ -111,7 +111,12 @@ impl Rows {
     ///
     /// # Errors
     /// If the rows hold more measurements than a list column can (2^31), long after a flush is due.
-    pub fn push(&mut self, row: &Row<'_>, delivery: &Delivery, received_at: EpochSeconds) -> Result<(), ArrowError> {
+    pub fn push(
+        &mut self,
+        row: &Row<'_>,
+        delivery: &Delivery,
+        received_at: EpochSeconds,
+    ) -> Result<(), ArrowError> {
         let Row { position, readings, judged, .. } = row;
         let digest = readings.payload_sha256.as_ref().map(|d| hex(d));
         let texts: [Option<&str>; 14] = [
@@ -194,13 +199,22 @@ impl Rows {
             None,
         )?;
         let columns: Vec<ArrayRef> = vec![
-            text(), text(), text(), text(), text(),
+            text(),
+            text(),
+            text(),
+            text(),
+            text(),
             Arc::new(ids),
             text(),
             Arc::new(rows.layout.finish()),
             text(),
             Arc::new(rows.utility.finish()),
-            text(), text(), text(), text(), text(), text(),
+            text(),
+            text(),
+            text(),
+            text(),
+            text(),
+            text(),
             known(rows.received_at),
             time(rows.usage_start),
             time(rows.usage_end),

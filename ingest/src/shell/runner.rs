@@ -110,7 +110,9 @@ pub enum IngestError {
     Lake(#[from] lake::LakeError),
     #[error("the rows do not fit the journal's columns")]
     Rows(#[from] arrow::error::ArrowError),
-    #[error("another ingest took in some of the same reports at the same moment; nothing of the last batch was written, run it again")]
+    #[error(
+        "another ingest took in some of the same reports at the same moment; nothing of the last batch was written, run it again"
+    )]
     Raced,
     #[error("a commit was interrupted")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -153,7 +155,12 @@ pub fn ingest_files(
 }
 
 /// Reads files until the end, an error, or nobody listens any more.
-fn read_files(files: &[PathBuf], settings: &Settings<'_>, done: &AtomicU64, send: SyncSender<Result<Vec<RawReport>>>) {
+fn read_files(
+    files: &[PathBuf],
+    settings: &Settings<'_>,
+    done: &AtomicU64,
+    send: SyncSender<Result<Vec<RawReport>>>,
+) {
     let mut chunk = Vec::new();
     let mut chunk_bytes = 0;
     for path in files {
@@ -229,7 +236,11 @@ impl<'a> Mediation<'a> {
         }
     }
 
-    fn run(&mut self, chunks: &Receiver<Result<Vec<RawReport>>>, files_read: &AtomicU64) -> Result<()> {
+    fn run(
+        &mut self,
+        chunks: &Receiver<Result<Vec<RawReport>>>,
+        files_read: &AtomicU64,
+    ) -> Result<()> {
         while let Ok(chunk) = chunks.recv() {
             match chunk {
                 Ok(chunk) => self.take(chunk)?,
@@ -255,7 +266,8 @@ impl<'a> Mediation<'a> {
         }
         let settings = self.settings;
         decoded.par_iter_mut().for_each(|one| {
-            if let Decoded::Good { report, probe: Probe::New | Probe::Conflict, checked, .. } = one {
+            if let Decoded::Good { report, probe: Probe::New | Probe::Conflict, checked, .. } = one
+            {
                 *checked = Some(check_signature(report, &settings.keyring, &settings.rules));
             }
         });
@@ -278,7 +290,12 @@ impl<'a> Mediation<'a> {
     }
 
     /// Gives a report its disposition, in the order of arrival, and makes it a row.
-    fn conclude(&mut self, raw: &RawReport, decoded: Decoded, received_at: EpochSeconds) -> Result<()> {
+    fn conclude(
+        &mut self,
+        raw: &RawReport,
+        decoded: Decoded,
+        received_at: EpochSeconds,
+    ) -> Result<()> {
         let (judged, readings) = match decoded {
             Decoded::Refused(refused) => (suspend(&refused), refused.readings),
             Decoded::Good { report, key, probe, checked } => {
@@ -347,7 +364,8 @@ impl<'a> Mediation<'a> {
                     return Err(IngestError::Raced);
                 }
             }
-            appended = self.runtime.block_on(journal.append_once(std::slice::from_ref(&batch), &[]))?;
+            appended =
+                self.runtime.block_on(journal.append_once(std::slice::from_ref(&batch), &[]))?;
         }
         self.journal = journal;
         self.index.record(fresh.into_iter(), &self.journal)?;
@@ -364,7 +382,9 @@ impl<'a> Mediation<'a> {
 
 /// Everything about one report that needs neither the index nor the keys.
 fn decode_one(raw: &RawReport, settings: &Settings<'_>, received_at: EpochSeconds) -> Decoded {
-    let refuse = |reason, detail, readings| Decoded::Refused(Box::new(RefusedReport { reason, detail, readings }));
+    let refuse = |reason, detail, readings| {
+        Decoded::Refused(Box::new(RefusedReport { reason, detail, readings }))
+    };
     if let Some((reason, detail)) = &raw.refused {
         return refuse(*reason, detail.clone(), Readings::default());
     }

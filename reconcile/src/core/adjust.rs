@@ -32,15 +32,15 @@ impl Ledger {
     /// Takes in one posted line, in the order of posting.
     pub fn take(&mut self, line: &Line) {
         *self.lines.entry(line.key.clone()).or_default() += 1;
-        let posted = self
-            .posted
-            .entry((line.key.clone(), line.currency.clone()))
-            .or_insert_with(|| Posted {
-                quantity: 0,
-                amount: 0,
-                customer: String::new(),
-                measure: line.measure,
-                price_plan: String::new(),
+        let posted =
+            self.posted.entry((line.key.clone(), line.currency.clone())).or_insert_with(|| {
+                Posted {
+                    quantity: 0,
+                    amount: 0,
+                    customer: String::new(),
+                    measure: line.measure,
+                    price_plan: String::new(),
+                }
             });
         posted.quantity += line.quantity;
         posted.amount += line.amount;
@@ -53,12 +53,14 @@ impl Ledger {
 /// The lines that bring the ledger to the targets, ordered by key. `keep` tells which keys this run
 /// speaks of (all, or those of one account).
 #[must_use]
-pub fn adjust(targets: Vec<Target>, ledger: &Ledger, service_period: Period, keep: impl Fn(&ChargeKey) -> bool) -> Vec<Line> {
-    let mut due: BTreeMap<(ChargeKey, String), Option<Target>> = ledger
-        .posted
-        .keys()
-        .map(|key| (key.clone(), None))
-        .collect();
+pub fn adjust(
+    targets: Vec<Target>,
+    ledger: &Ledger,
+    service_period: Period,
+    keep: impl Fn(&ChargeKey) -> bool,
+) -> Vec<Line> {
+    let mut due: BTreeMap<(ChargeKey, String), Option<Target>> =
+        ledger.posted.keys().map(|key| (key.clone(), None)).collect();
     for target in targets {
         due.insert((target.key.clone(), target.currency.clone()), Some(target));
     }

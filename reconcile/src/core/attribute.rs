@@ -110,10 +110,19 @@ impl<'r, 'b> Usage<'r, 'b> {
     /// Splits a stretch of one account into pools: post-paid by the subscription in force.
     fn by_subscription(&mut self, item: &str, stretch: &Won, report: &ReportFacts, account: usize) {
         let reference = self.reference;
-        let postpaid =
-            report.utility && reference.catalog_entry(&report.tag).is_some_and(|c| c.postpaid_allowed);
+        let postpaid = report.utility
+            && reference.catalog_entry(&report.tag).is_some_and(|c| c.postpaid_allowed);
         if !postpaid {
-            self.used(UsageKey { account, pool: Pool::Prepaid, subscription_id: String::new(), item: item.to_owned() }, stretch, report);
+            self.used(
+                UsageKey {
+                    account,
+                    pool: Pool::Prepaid,
+                    subscription_id: String::new(),
+                    item: item.to_owned(),
+                },
+                stretch,
+                report,
+            );
             return;
         }
         let named = report.subscription_id.as_str();
@@ -125,10 +134,21 @@ impl<'r, 'b> Usage<'r, 'b> {
         for (part, subscription) in split(stretch, in_force) {
             match subscription {
                 Some(id) => {
-                    let key = UsageKey { account, pool: Pool::Postpaid, subscription_id: id.to_owned(), item: item.to_owned() };
+                    let key = UsageKey {
+                        account,
+                        pool: Pool::Postpaid,
+                        subscription_id: id.to_owned(),
+                        item: item.to_owned(),
+                    };
                     self.used(key, &part, report);
                 }
-                None => self.except(Some(account), named, item, ExceptionReason::SubscriptionUnknown, &part),
+                None => self.except(
+                    Some(account),
+                    named,
+                    item,
+                    ExceptionReason::SubscriptionUnknown,
+                    &part,
+                ),
             }
         }
     }
@@ -144,7 +164,14 @@ impl<'r, 'b> Usage<'r, 'b> {
         }
     }
 
-    fn except(&mut self, account: Option<usize>, subscription_id: &str, item: &str, reason: ExceptionReason, stretch: &Won) {
+    fn except(
+        &mut self,
+        account: Option<usize>,
+        subscription_id: &str,
+        item: &str,
+        reason: ExceptionReason,
+        stretch: &Won,
+    ) {
         let month = account.map_or(self.utc, |a| self.months[a].span);
         if let Some((start, end)) = clip(stretch, month) {
             let key = ExceptionKey {
@@ -153,7 +180,8 @@ impl<'r, 'b> Usage<'r, 'b> {
                 item: item.to_owned(),
                 reason,
             };
-            *self.exceptions.entry(key).or_default() += i128::from(stretch.value) * i128::from(end - start);
+            *self.exceptions.entry(key).or_default() +=
+                i128::from(stretch.value) * i128::from(end - start);
         }
     }
 }

@@ -123,7 +123,8 @@ fn pieces(steps: &[Step], purchases: &[InForce], month: Span) -> Vec<Piece> {
     }
     changes.sort_unstable_by_key(|c| c.0);
     let mut pieces = Vec::new();
-    let mut piece = Piece { start: month.start, end: month.end, consumed: 0, verified: 0, purchased: 0 };
+    let mut piece =
+        Piece { start: month.start, end: month.end, consumed: 0, verified: 0, purchased: 0 };
     for (at, usage, verified, purchase) in changes {
         if at > piece.start && at < month.end {
             pieces.push(Piece { end: at, ..piece });
@@ -172,7 +173,10 @@ fn prepaid_plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) -> 
     let mut runs = Vec::new();
     let mut since = month.start;
     let plan_of = |in_force: &BTreeSet<(EpochSeconds, &str, usize)>| {
-        in_force.last().map(|&(_, _, i)| purchases[i].price_plan.as_str()).filter(|plan| !plan.is_empty())
+        in_force
+            .last()
+            .map(|&(_, _, i)| purchases[i].price_plan.as_str())
+            .filter(|plan| !plan.is_empty())
     };
     for (at, starts, i) in changes {
         if at > since {
@@ -198,7 +202,9 @@ fn postpaid_plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) ->
     let mut runs = Vec::new();
     let mut since = month.start;
     for (i, row) in rows.iter().enumerate() {
-        let until = rows.get(i + 1).map_or(month.end, |next| next.valid.start.clamp(month.start, month.end));
+        let until = rows
+            .get(i + 1)
+            .map_or(month.end, |next| next.valid.start.clamp(month.start, month.end));
         let plan = Some(row.price_plan.as_str()).filter(|plan| !plan.is_empty());
         push_run(&mut runs, Span { start: since, end: until }, plan);
         since = since.max(until);
@@ -284,7 +290,11 @@ impl<'b> Account<'_, 'b> {
 
     /// The measure of P instead of D, due also where nothing was consumed. No price for it is no
     /// exception.
-    fn charge_commitment(&self, runs: &[PlanRun<'b>], charges: &mut Charges) -> Result<(), RateError> {
+    fn charge_commitment(
+        &self,
+        runs: &[PlanRun<'b>],
+        charges: &mut Charges,
+    ) -> Result<(), RateError> {
         for segment in self.segments(runs, Charge::Commit) {
             if let Some(price) = segment.price {
                 let pieces = clip(self.pieces, segment.span);
@@ -294,9 +304,17 @@ impl<'b> Account<'_, 'b> {
         Ok(())
     }
 
-    fn target(&self, segment: &Segment<'b>, price: &Price, pieces: &[Piece], charge: Charge) -> Result<Target, RateError> {
+    fn target(
+        &self,
+        segment: &Segment<'b>,
+        price: &Price,
+        pieces: &[Piece],
+        charge: Charge,
+    ) -> Result<Target, RateError> {
         let account = &self.reference.accounts[self.key.account];
-        let of = |value: fn(&Piece) -> i128| measure(price.measure, pieces, segment.span, self.month, value);
+        let of = |value: fn(&Piece) -> i128| {
+            measure(price.measure, pieces, segment.span, self.month, value)
+        };
         let quantity = match charge {
             Charge::Usage => of(Piece::delta),
             Charge::Commit => of(|p| p.purchased),

@@ -95,7 +95,10 @@ mod tests {
 
     #[test]
     fn groups_merge_over_shared_members() {
-        assert_eq!(groups(&[], &[("a", &["a", "b"]), ("c", &["c", "d"]), ("b", &["b", "c"])]), ["abcd"]);
+        assert_eq!(
+            groups(&[], &[("a", &["a", "b"]), ("c", &["c", "d"]), ("b", &["b", "c"])]),
+            ["abcd"]
+        );
         assert_eq!(groups(&[], &[("a", &["b"]), ("c", &["d"])]), ["ab", "cd"]);
         assert_eq!(groups(&[], &[("a", &[])]), Vec::<String>::new());
     }

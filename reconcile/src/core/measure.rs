@@ -51,7 +51,13 @@ pub fn integral(pieces: &[Piece], value: impl Fn(&Piece) -> i128) -> i128 {
 
 /// The measure of a value over a segment, in millionths, rounded half to even.
 #[must_use]
-pub fn measure(measure: Measure, pieces: &[Piece], segment: Span, month: &Month, value: impl Fn(&Piece) -> i128) -> i128 {
+pub fn measure(
+    measure: Measure,
+    pieces: &[Piece],
+    segment: Span,
+    month: &Month,
+    value: impl Fn(&Piece) -> i128,
+) -> i128 {
     let month_seconds = i128::from(month.span.end - month.span.start);
     let (numerator, denominator) = match measure {
         Measure::Peak => {
@@ -62,11 +68,16 @@ pub fn measure(measure: Measure, pieces: &[Piece], segment: Span, month: &Month,
         Measure::LicenseDays => (daily_peaks(pieces, &month.day_starts, value), 1),
         Measure::LicenseHours => (integral(pieces, value), 3600),
     };
-    divide_half_even(numerator * 1_000_000, denominator).unwrap_or_else(|| unreachable!("a month has seconds"))
+    divide_half_even(numerator * 1_000_000, denominator)
+        .unwrap_or_else(|| unreachable!("a month has seconds"))
 }
 
 /// The greatest value of each local day, summed over the days.
-fn daily_peaks(pieces: &[Piece], day_starts: &[EpochSeconds], value: impl Fn(&Piece) -> i128) -> i128 {
+fn daily_peaks(
+    pieces: &[Piece],
+    day_starts: &[EpochSeconds],
+    value: impl Fn(&Piece) -> i128,
+) -> i128 {
     let mut sum = 0;
     let mut first = 0;
     // A day that the zone leaves out has no length, and no peak.

@@ -25,7 +25,8 @@ pub enum RateError {
 /// If the price is not one that the book lets in, or the amount is beyond any currency.
 pub fn amount(price: &Price, quantity: i128) -> Result<i128, RateError> {
     let wrong = |why| RateError::Price { plan: price.plan.clone(), item: price.item.clone(), why };
-    let exact = exact_amount(price, quantity).ok_or_else(|| wrong("its tiers or places are not those of a price"))?;
+    let exact = exact_amount(price, quantity)
+        .ok_or_else(|| wrong("its tiers or places are not those of a price"))?;
     let digits = minor_digits(&price.currency).ok_or_else(|| wrong("its currency is not known"))?;
     let minor = round_half_even(&exact, PRODUCT_SCALE - u32::from(digits));
     let scaled = minor * BigInt::from(10).pow(u32::from(AMOUNT_SCALE.saturating_sub(digits)));
@@ -74,7 +75,10 @@ fn exact_amount(price: &Price, quantity: i128) -> Option<BigInt> {
             let size = scaled(price.package_size?, u32::from(QUANTITY_SCALE))?;
             let whole = quantity.checked_div(size)?;
             let packages = whole + i128::from(quantity % size != 0);
-            times(packages.checked_mul(10i128.pow(u32::from(QUANTITY_SCALE)))?, price.tiers.first()?.unit_price)
+            times(
+                packages.checked_mul(10i128.pow(u32::from(QUANTITY_SCALE)))?,
+                price.tiers.first()?.unit_price,
+            )
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use schemas::book::{Account, AccountId, BillingModel, Book, CatalogEntry, Price, Purchase, Span, Subscription};
+use schemas::book::{
+    Account, AccountId, BillingModel, Book, CatalogEntry, Price, Purchase, Span, Subscription,
+};
 use schemas::ledger::Charge;
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
@@ -32,13 +34,20 @@ impl<'b> Reference<'b> {
         for rows in holders.values_mut() {
             rows.sort_by_key(|(span, _)| span.start);
         }
-        let mut subscriptions_by_tag: Vec<HashMap<_, Vec<_>>> = vec![HashMap::new(); book.accounts.len()];
+        let mut subscriptions_by_tag: Vec<HashMap<_, Vec<_>>> =
+            vec![HashMap::new(); book.accounts.len()];
         let mut subscriptions: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for s in &book.subscriptions {
             subscriptions_by_tag[s.account].entry(s.tag.as_str()).or_default().push(s);
-            subscriptions.entry((s.account, s.id.clone(), item(&s.tag).to_owned())).or_default().push(s);
+            subscriptions
+                .entry((s.account, s.id.clone(), item(&s.tag).to_owned()))
+                .or_default()
+                .push(s);
         }
-        for rows in subscriptions.values_mut().chain(subscriptions_by_tag.iter_mut().flat_map(HashMap::values_mut)) {
+        for rows in subscriptions
+            .values_mut()
+            .chain(subscriptions_by_tag.iter_mut().flat_map(HashMap::values_mut))
+        {
             rows.sort_by_key(|s| s.valid.start);
         }
         let mut purchases: HashMap<_, Vec<_>> = HashMap::new();
@@ -106,7 +115,9 @@ impl<'b> Reference<'b> {
     /// Rows of one subscription id of an account and item, in the order of their starts.
     #[must_use]
     pub fn subscription(&self, account: usize, id: &str, item: &str) -> &[&'b Subscription] {
-        self.subscriptions.get(&(account, id.to_owned(), item.to_owned())).map_or(&[], Vec::as_slice)
+        self.subscriptions
+            .get(&(account, id.to_owned(), item.to_owned()))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Account, id and item of every subscription with a committed row.
@@ -125,7 +136,13 @@ impl<'b> Reference<'b> {
     /// Prices of a plan for an item and charge, with the instants from which they hold for an
     /// account, in the order of time.
     #[must_use]
-    pub fn prices(&self, plan: &str, item: &str, charge: Charge, account: usize) -> Vec<(EpochSeconds, &'b Price)> {
+    pub fn prices(
+        &self,
+        plan: &str,
+        item: &str,
+        charge: Charge,
+        account: usize,
+    ) -> Vec<(EpochSeconds, &'b Price)> {
         let zone = &self.accounts[account].zone;
         let mut prices: Vec<(EpochSeconds, &Price)> = self
             .prices

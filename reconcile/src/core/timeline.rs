@@ -60,7 +60,10 @@ pub fn max_join(claims: &[Claim], facts: &[ReportFacts]) -> Vec<Won> {
     for (at, starts, i) in bounds {
         if at > since {
             if let Some(&(Reverse(value), _, winner)) = active.first() {
-                extend(&mut won, Won { start: since, end: at, value, report: claims[winner].report });
+                extend(
+                    &mut won,
+                    Won { start: since, end: at, value, report: claims[winner].report },
+                );
             }
             since = at;
         }
@@ -76,7 +79,9 @@ pub fn max_join(claims: &[Claim], facts: &[ReportFacts]) -> Vec<Won> {
 
 fn extend(won: &mut Vec<Won>, next: Won) {
     match won.last_mut() {
-        Some(last) if last.end == next.start && last.value == next.value && last.report == next.report => {
+        Some(last)
+            if last.end == next.start && last.value == next.value && last.report == next.report =>
+        {
             last.end = next.end;
         }
         _ => won.push(next),
@@ -145,7 +150,8 @@ mod tests {
             Claim { start: 10, end: 12, value: 2, report: 0 },
             Claim { start: 20, end: 30, value: 0, report: 1 },
         ];
-        let won: Vec<_> = max_join(&claims, &all).iter().map(|w| (w.start, w.end, w.value)).collect();
+        let won: Vec<_> =
+            max_join(&claims, &all).iter().map(|w| (w.start, w.end, w.value)).collect();
         assert_eq!(won, [(0, 4, 2), (4, 6, 5), (6, 12, 2)]);
     }
 

@@ -13,7 +13,8 @@ use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use lake::{Lake, Layout, Table};
 use schemas::journal::timestamp;
 use schemas::ledger::{
-    Charge, ChargeKey, Kind, Line, Measure, PARTITION_COLUMN, Pool, RECORD_CLOSE, RECORD_LINE, SCHEMA, TABLE,
+    Charge, ChargeKey, Kind, Line, Measure, PARTITION_COLUMN, Pool, RECORD_CLOSE, RECORD_LINE,
+    SCHEMA, TABLE,
 };
 use schemas::period::{EpochSeconds, Period};
 
@@ -61,8 +62,12 @@ pub async fn lines(table: Option<&Table>, column: &str, period: Period) -> Resul
         read_lines(&batch, &mut lines)?;
     }
     lines.sort_by(|a, b| {
-        (&a.key, a.service_period, &a.currency, a.lines_before)
-            .cmp(&(&b.key, b.service_period, &b.currency, b.lines_before))
+        (&a.key, a.service_period, &a.currency, a.lines_before).cmp(&(
+            &b.key,
+            b.service_period,
+            &b.currency,
+            b.lines_before,
+        ))
     });
     Ok(lines)
 }
@@ -89,9 +94,15 @@ pub async fn closed(table: Option<&Table>) -> Result<BTreeSet<Period>> {
 ///
 /// # Errors
 /// Only if the columns do not fit the schema, which would be a bug.
-pub fn line_rows(lines: &[Line], versions: Versions, posted_at: EpochSeconds) -> Result<RecordBatch> {
+pub fn line_rows(
+    lines: &[Line],
+    versions: Versions,
+    posted_at: EpochSeconds,
+) -> Result<RecordBatch> {
     let n = lines.len();
-    let text = |of: fn(&Line) -> String| Arc::new(StringArray::from_iter_values(lines.iter().map(of))) as ArrayRef;
+    let text = |of: fn(&Line) -> String| {
+        Arc::new(StringArray::from_iter_values(lines.iter().map(of))) as ArrayRef
+    };
     let decimal = |of: fn(&Line) -> Option<i128>, scale: i8| -> ArrayRef {
         Arc::new(
             lines
@@ -127,7 +138,9 @@ pub fn line_rows(lines: &[Line], versions: Versions, posted_at: EpochSeconds) ->
         text(|l| l.price_plan.clone()),
         decimal(|l| l.verified_share, 6),
         text(|l| l.evidence_root.clone()),
-        Arc::new(Int64Array::from_iter_values(lines.iter().map(|l| i64::try_from(l.lines_before).unwrap_or(i64::MAX)))),
+        Arc::new(Int64Array::from_iter_values(
+            lines.iter().map(|l| i64::try_from(l.lines_before).unwrap_or(i64::MAX)),
+        )),
         times(lines.iter().map(|_| Some(posted_at))),
         version(versions.journal),
         version(versions.book),
@@ -140,13 +153,21 @@ pub fn line_rows(lines: &[Line], versions: Versions, posted_at: EpochSeconds) ->
 ///
 /// # Errors
 /// Only if the columns do not fit the schema, which would be a bug.
-pub fn close_row(period: Period, manifest: &str, versions: Versions, closed_at: EpochSeconds) -> Result<RecordBatch> {
+pub fn close_row(
+    period: Period,
+    manifest: &str,
+    versions: Versions,
+    closed_at: EpochSeconds,
+) -> Result<RecordBatch> {
     let columns = SCHEMA
         .fields()
         .iter()
         .map(|field| -> ArrayRef {
-            let text = |value: &str| Arc::new(StringArray::from(vec![value.to_owned()])) as ArrayRef;
-            let version = |v: Option<u64>| Arc::new(Int64Array::from(vec![v.and_then(|v| i64::try_from(v).ok())])) as ArrayRef;
+            let text =
+                |value: &str| Arc::new(StringArray::from(vec![value.to_owned()])) as ArrayRef;
+            let version = |v: Option<u64>| {
+                Arc::new(Int64Array::from(vec![v.and_then(|v| i64::try_from(v).ok())])) as ArrayRef
+            };
             match field.name().as_str() {
                 "record" => text(RECORD_CLOSE),
                 "posted_period" => text(&period.to_string()),
@@ -175,13 +196,17 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
     };
     let text = |name| column(name, &DataType::Utf8).map(|c| c.as_string::<i32>().clone());
     let decimal = |name, scale| {
-        column(name, &DataType::Decimal128(38, scale)).map(|c| c.as_primitive::<Decimal128Type>().clone())
+        column(name, &DataType::Decimal128(38, scale))
+            .map(|c| c.as_primitive::<Decimal128Type>().clone())
     };
     let ids = text("line_id")?;
     let (posted, service) = (text("posted_period")?, text("service_period")?);
-    let starts = column("segment_start", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
-    let (smart, virtual_, customer) = (text("smart_account")?, text("virtual_account")?, text("customer")?);
-    let (pool, subscription, item) = (text("pool")?, text("subscription_id")?, text("entitlement")?);
+    let starts =
+        column("segment_start", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
+    let (smart, virtual_, customer) =
+        (text("smart_account")?, text("virtual_account")?, text("customer")?);
+    let (pool, subscription, item) =
+        (text("pool")?, text("subscription_id")?, text("entitlement")?);
     let (charge, kind, measure) = (text("charge")?, text("kind")?, text("measure")?);
     let (consumed, purchased) = (decimal("consumed", 6)?, decimal("purchased", 6)?);
     let (quantity, amount) = (decimal("quantity", 6)?, decimal("amount", 4)?);
@@ -189,7 +214,8 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
     let (share, root) = (decimal("verified_share", 6)?, text("evidence_root")?);
     let before = column("lines_before", &DataType::Int64)?.as_primitive::<Int64Type>().clone();
     for i in 0..batch.num_rows() {
-        let word = |what: &str, value: &str| ReconcileError::Ledger(format!("'{value}' is no {what}"));
+        let word =
+            |what: &str, value: &str| ReconcileError::Ledger(format!("'{value}' is no {what}"));
         lines.push(Line {
             line_id: ids.value(i).to_owned(),
             posted_period: posted.value(i).parse().map_err(ReconcileError::Ledger)?,
@@ -200,12 +226,14 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
                 pool: Pool::parse(pool.value(i)).ok_or_else(|| word("pool", pool.value(i)))?,
                 subscription_id: subscription.value(i).to_owned(),
                 item: item.value(i).to_owned(),
-                charge: Charge::parse(charge.value(i)).ok_or_else(|| word("charge", charge.value(i)))?,
+                charge: Charge::parse(charge.value(i))
+                    .ok_or_else(|| word("charge", charge.value(i)))?,
                 segment_start: starts.value(i).div_euclid(1_000_000),
             },
             customer: customer.value(i).to_owned(),
             kind: Kind::parse(kind.value(i)).ok_or_else(|| word("kind", kind.value(i)))?,
-            measure: Measure::parse(measure.value(i)).ok_or_else(|| word("measure", measure.value(i)))?,
+            measure: Measure::parse(measure.value(i))
+                .ok_or_else(|| word("measure", measure.value(i)))?,
             consumed: consumed.value(i),
             purchased: purchased.value(i),
             quantity: quantity.value(i),

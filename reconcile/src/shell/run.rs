@@ -68,8 +68,15 @@ pub struct ExceptionRow {
 }
 
 /// The columns of `exceptions --format csv`.
-pub const EXCEPTION_COLUMNS: [&str; 7] =
-    ["period", "smart_account", "virtual_account", "subscription_id", "entitlement", "reason", "license_seconds"];
+pub const EXCEPTION_COLUMNS: [&str; 7] = [
+    "period",
+    "smart_account",
+    "virtual_account",
+    "subscription_id",
+    "entitlement",
+    "reason",
+    "license_seconds",
+];
 
 impl ExceptionRow {
     #[must_use]
@@ -100,7 +107,12 @@ async fn compute(claims: &Claims, reference: &Reference<'_>, period: Period) -> 
     Ok(charges(reference, &months, steps, exceptions)?)
 }
 
-fn exception_rows(exceptions: &Exceptions, reference: &Reference<'_>, period: Period, only: Option<usize>) -> Vec<ExceptionRow> {
+fn exception_rows(
+    exceptions: &Exceptions,
+    reference: &Reference<'_>,
+    period: Period,
+    only: Option<usize>,
+) -> Vec<ExceptionRow> {
     let mut rows: Vec<ExceptionRow> = exceptions
         .iter()
         .filter(|(key, seconds)| **seconds > 0 && (only.is_none() || key.account == only))
@@ -161,16 +173,25 @@ pub async fn reconcile(
 }
 
 /// The lines that would bring the ledger to the targets.
-async fn plan(snapshot: &Snapshot, period: Period, account: Option<&AccountId>) -> Result<Reconciled> {
+async fn plan(
+    snapshot: &Snapshot,
+    period: Period,
+    account: Option<&AccountId>,
+) -> Result<Reconciled> {
     let reference = Reference::new(&snapshot.book.book);
     let claims = Claims::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
     let charges = compute(&claims, &reference, period).await?;
-    let mut held = Ledger { closed: ledger::closed(snapshot.ledger.as_ref()).await?, ..Ledger::default() };
+    let mut held =
+        Ledger { closed: ledger::closed(snapshot.ledger.as_ref()).await?, ..Ledger::default() };
     for line in ledger::lines(snapshot.ledger.as_ref(), "service_period", period).await? {
         held.take(&line);
     }
     let of_account = account.map(|id| {
-        let is_posted = || held.lines.keys().any(|k| k.smart_account == id.smart && k.virtual_account == id.virtual_);
+        let is_posted = || {
+            held.lines
+                .keys()
+                .any(|k| k.smart_account == id.smart && k.virtual_account == id.virtual_)
+        };
         match reference.account_of(id) {
             Some(index) => Ok(Some(index)),
             None if is_posted() => Ok(None),
@@ -193,7 +214,11 @@ async fn plan(snapshot: &Snapshot, period: Period, account: Option<&AccountId>) 
 ///
 /// # Errors
 /// If the lake fails.
-pub async fn close(lake: &Lake, period: Period, clock: &(dyn Fn() -> EpochSeconds + Sync)) -> Result<String> {
+pub async fn close(
+    lake: &Lake,
+    period: Period,
+    clock: &(dyn Fn() -> EpochSeconds + Sync),
+) -> Result<String> {
     let mut table = ledger::ensure(lake).await?;
     loop {
         if let Some(manifest) = manifest_of(&table, period).await? {
@@ -219,7 +244,11 @@ async fn manifest_of(table: &Table, period: Period) -> Result<Option<String>> {
     let provider = table.provider(&session).await?;
     let rows = session
         .read_table(provider)?
-        .filter(col("record").eq(lit(ledger_table::RECORD_CLOSE)).and(col("posted_period").eq(lit(period.to_string()))))?
+        .filter(
+            col("record")
+                .eq(lit(ledger_table::RECORD_CLOSE))
+                .and(col("posted_period").eq(lit(period.to_string()))),
+        )?
         .select_columns(&["manifest"])?
         .collect()
         .await?;
@@ -233,14 +262,22 @@ async fn manifest_of(table: &Table, period: Period) -> Result<Option<String>> {
 }
 
 /// What is closed: counts, totals by currency, and the versions that it stands on.
-fn manifest(period: Period, lines: &[Line], ledger: &Table, versions: Versions, closed_at: EpochSeconds) -> String {
+fn manifest(
+    period: Period,
+    lines: &[Line],
+    ledger: &Table,
+    versions: Versions,
+    closed_at: EpochSeconds,
+) -> String {
     let mut totals: BTreeMap<&str, i128> = BTreeMap::new();
     for line in lines {
         *totals.entry(&line.currency).or_default() += line.amount;
     }
     let totals: BTreeMap<&str, String> = totals
         .into_iter()
-        .map(|(currency, total)| (currency, amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE))))
+        .map(|(currency, total)| {
+            (currency, amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE)))
+        })
         .collect();
     serde_json::json!({
         "period": period.to_string(),

@@ -56,7 +56,11 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
             continue;
         };
         if record.len() != columns.len() {
-            report(line, "", format!("{} fields, but the header has {}", record.len(), columns.len()));
+            report(
+                line,
+                "",
+                format!("{} fields, but the header has {}", record.len(), columns.len()),
+            );
             continue;
         }
         match row(spec, columns, &record) {
@@ -77,7 +81,10 @@ fn header(spec: &TableSpec, record: &ByteRecord) -> Result<Vec<usize>, Vec<(Stri
     let mut problems = Vec::new();
     for (i, name) in names.iter().enumerate() {
         if !spec.columns.contains(&name.as_str()) {
-            problems.push((name.clone(), format!("unknown column; {}.csv has {}", spec.name, spec.columns.join(", "))));
+            problems.push((
+                name.clone(),
+                format!("unknown column; {}.csv has {}", spec.name, spec.columns.join(", ")),
+            ));
         } else if names[..i].contains(name) {
             problems.push((name.clone(), "the column comes twice".to_owned()));
         }
@@ -92,7 +99,11 @@ fn header(spec: &TableSpec, record: &ByteRecord) -> Result<Vec<usize>, Vec<(Stri
     if problems.is_empty() { Ok(order) } else { Err(problems) }
 }
 
-fn row(spec: &TableSpec, order: &[usize], record: &ByteRecord) -> Result<Vec<String>, &'static str> {
+fn row(
+    spec: &TableSpec,
+    order: &[usize],
+    record: &ByteRecord,
+) -> Result<Vec<String>, &'static str> {
     order
         .iter()
         .zip(spec.columns)
@@ -107,7 +118,12 @@ fn row(spec: &TableSpec, order: &[usize], record: &ByteRecord) -> Result<Vec<Str
 /// quote would silently swallow the rest of a price list.
 fn check_quotes(bytes: &[u8]) -> Result<(), (u64, String)> {
     #[derive(PartialEq)]
-    enum At { FieldStart, Plain, Quoted, AfterQuote }
+    enum At {
+        FieldStart,
+        Plain,
+        Quoted,
+        AfterQuote,
+    }
     let (mut at, mut line, mut opened) = (At::FieldStart, 1u64, 0u64);
     for &byte in bytes {
         at = match (at, byte) {

@@ -23,8 +23,12 @@ fn accounts(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
     let mut first = HashMap::new();
     for (account, &line) in book.accounts.iter().zip(&places.account_lines) {
         if let Some(before) = first.insert(&account.id, line) {
-            errors.push(error("accounts.csv", line, "virtual_account",
-                format!("account {} is on line {before} already", account.id)));
+            errors.push(error(
+                "accounts.csv",
+                line,
+                "virtual_account",
+                format!("account {} is on line {before} already", account.id),
+            ));
         }
     }
 }
@@ -55,7 +59,12 @@ fn devices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
     }
     for (device, place) in book.devices.iter().zip(&places.devices) {
         if device.valid.end <= device.valid.start {
-            errors.push(error("devices.csv", place.line, "valid_to", "must be after valid_from".to_owned()));
+            errors.push(error(
+                "devices.csv",
+                place.line,
+                "valid_to",
+                "must be after valid_from".to_owned(),
+            ));
         }
     }
     for mut rows in groups {
@@ -63,8 +72,15 @@ fn devices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
         for pair in rows.windows(2) {
             let (before, after) = (&book.devices[pair[0]], &book.devices[pair[1]]);
             if before.valid.overlaps(after.valid) {
-                errors.push(error("devices.csv", places.devices[pair[1]].line, "valid_from",
-                    format!("overlaps line {} of the same device {}", places.devices[pair[0]].line, after.udi)));
+                errors.push(error(
+                    "devices.csv",
+                    places.devices[pair[1]].line,
+                    "valid_from",
+                    format!(
+                        "overlaps line {} of the same device {}",
+                        places.devices[pair[0]].line, after.udi
+                    ),
+                ));
             }
         }
     }
@@ -74,8 +90,12 @@ fn catalog(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
     let mut first = HashMap::new();
     for (entry, &line) in book.catalog.iter().zip(&places.catalog_lines) {
         if let Some(before) = first.insert(&entry.tag, line) {
-            errors.push(error("catalog.csv", line, "entitlement_tag",
-                format!("the tag is on line {before} already")));
+            errors.push(error(
+                "catalog.csv",
+                line,
+                "entitlement_tag",
+                format!("the tag is on line {before} already"),
+            ));
         }
     }
 }
@@ -90,9 +110,18 @@ fn subscriptions(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
         let mut latest_end: Option<usize> = None;
         for i in rows {
             let this = &book.subscriptions[i];
-            if let Some(j) = latest_end.filter(|&j| book.subscriptions[j].valid.overlaps(this.valid)) {
-                errors.push(error("subscriptions.csv", places.subscription_lines[i], "start",
-                    format!("in force together with line {} of the same account and tag", places.subscription_lines[j])));
+            if let Some(j) =
+                latest_end.filter(|&j| book.subscriptions[j].valid.overlaps(this.valid))
+            {
+                errors.push(error(
+                    "subscriptions.csv",
+                    places.subscription_lines[i],
+                    "start",
+                    format!(
+                        "in force together with line {} of the same account and tag",
+                        places.subscription_lines[j]
+                    ),
+                ));
             }
             if latest_end.is_none_or(|j| book.subscriptions[j].valid.end < this.valid.end) {
                 latest_end = Some(i);
@@ -106,21 +135,43 @@ fn prices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
         let last = lines[lines.len() - 1];
         let single = matches!(price.tier_mode, TierMode::Flat | TierMode::Package);
         if single && price.tiers.len() > 1 {
-            errors.push(error("prices.csv", lines[1], "tier_mode",
-                format!("{} has one row, but line {} is the same price", price.tier_mode.as_str(), lines[0])));
+            errors.push(error(
+                "prices.csv",
+                lines[1],
+                "tier_mode",
+                format!(
+                    "{} has one row, but line {} is the same price",
+                    price.tier_mode.as_str(),
+                    lines[0]
+                ),
+            ));
             continue;
         }
         // Open tiers last; the order of the rows is free.
         price.tiers.sort_by_key(|t| (t.up_to.is_none(), t.up_to));
         let open = price.tiers.iter().filter(|t| t.up_to.is_none()).count();
         if open == 0 {
-            errors.push(error("prices.csv", last, "tier_up_to",
-                "the last tier of a price must be open (blank)".to_owned()));
+            errors.push(error(
+                "prices.csv",
+                last,
+                "tier_up_to",
+                "the last tier of a price must be open (blank)".to_owned(),
+            ));
         } else if open > 1 {
-            errors.push(error("prices.csv", last, "tier_up_to", "the price has two open tiers".to_owned()));
+            errors.push(error(
+                "prices.csv",
+                last,
+                "tier_up_to",
+                "the price has two open tiers".to_owned(),
+            ));
         }
         if price.tiers.windows(2).any(|t| t[0].up_to.is_some() && t[0].up_to == t[1].up_to) {
-            errors.push(error("prices.csv", last, "tier_up_to", "the price has two tiers with one bound".to_owned()));
+            errors.push(error(
+                "prices.csv",
+                last,
+                "tier_up_to",
+                "the price has two tiers with one bound".to_owned(),
+            ));
         }
     }
 }
@@ -139,7 +190,8 @@ fn currencies(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
         accounts_by_price.entry((plan, item)).or_default().insert(account);
     }
     for (price, lines) in book.prices.iter().zip(&places.price_lines) {
-        let Some(accounts) = accounts_by_price.get(&(price.plan.as_str(), price.item.as_str())) else {
+        let Some(accounts) = accounts_by_price.get(&(price.plan.as_str(), price.item.as_str()))
+        else {
             continue;
         };
         let mut others: Vec<&Account> = accounts
@@ -150,8 +202,15 @@ fn currencies(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
         others.sort_by(|a, b| a.id.cmp(&b.id));
         if let Some(account) = others.first() {
             for &line in lines {
-                errors.push(error("prices.csv", line, "currency",
-                    format!("the plan is charged to account {}, whose currency is {}", account.id, account.currency)));
+                errors.push(error(
+                    "prices.csv",
+                    line,
+                    "currency",
+                    format!(
+                        "the plan is charged to account {}, whose currency is {}",
+                        account.id, account.currency
+                    ),
+                ));
             }
         }
     }

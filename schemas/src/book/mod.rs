@@ -4,11 +4,11 @@
 //! holds, or every error with its file, line and column. Cells are what the lake keeps of a book,
 //! so a book read from the lake goes through the same checks as one that is imported.
 
-mod columns;
 mod cells;
+mod checks;
+mod columns;
 mod rows;
 mod tables;
-mod checks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -68,10 +68,9 @@ impl std::str::FromStr for AccountId {
     /// `SA/VA`, split at the first `/`.
     fn from_str(s: &str) -> Result<Self, String> {
         match s.split_once('/') {
-            Some((smart, virtual_)) if !smart.is_empty() && !virtual_.is_empty() => Ok(AccountId {
-                smart: smart.to_owned(),
-                virtual_: virtual_.to_owned(),
-            }),
+            Some((smart, virtual_)) if !smart.is_empty() && !virtual_.is_empty() => {
+                Ok(AccountId { smart: smart.to_owned(), virtual_: virtual_.to_owned() })
+            }
             _ => Err(format!("'{s}' is no account; write SMART-ACCOUNT/VIRTUAL-ACCOUNT")),
         }
     }
@@ -106,35 +105,73 @@ impl Span {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ManagedBy { Cslu, SsmOnPrem, DnaCenter, Vmanage, None }
+pub enum ManagedBy {
+    Cslu,
+    SsmOnPrem,
+    DnaCenter,
+    Vmanage,
+    None,
+}
 words!(ManagedBy { Cslu = "cslu", SsmOnPrem = "ssm-on-prem", DnaCenter = "dna-center", Vmanage = "vmanage", None = "none" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LicenseModel { Slp, Sl, Slr, Plr, Pak, Csl, Rtu, Eval }
+pub enum LicenseModel {
+    Slp,
+    Sl,
+    Slr,
+    Plr,
+    Pak,
+    Csl,
+    Rtu,
+    Eval,
+}
 words!(LicenseModel { Slp = "slp", Sl = "sl", Slr = "slr", Plr = "plr", Pak = "pak", Csl = "csl", Rtu = "rtu", Eval = "eval" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enforcement { Unenforced, Enforced, ExportControlled }
+pub enum Enforcement {
+    Unenforced,
+    Enforced,
+    ExportControlled,
+}
 words!(Enforcement { Unenforced = "unenforced", Enforced = "enforced", ExportControlled = "export-controlled" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duration { Perpetual, Subscription }
+pub enum Duration {
+    Perpetual,
+    Subscription,
+}
 words!(Duration { Perpetual = "perpetual", Subscription = "subscription" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BillingModel { Uncommitted, Committed }
+pub enum BillingModel {
+    Uncommitted,
+    Committed,
+}
 words!(BillingModel { Uncommitted = "UNCOMMITTED", Committed = "COMMITTED" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrustOrigin { Factory, CssmToken, Ack }
+pub enum TrustOrigin {
+    Factory,
+    CssmToken,
+    Ack,
+}
 words!(TrustOrigin { Factory = "factory", CssmToken = "cssm-token", Ack = "ack" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PolicyScope { SmartAccount, VirtualAccount, ProductInstance }
+pub enum PolicyScope {
+    SmartAccount,
+    VirtualAccount,
+    ProductInstance,
+}
 words!(PolicyScope { SmartAccount = "smart-account", VirtualAccount = "virtual-account", ProductInstance = "product-instance" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthorizationKind { Slac, Slr, Plr, Pak }
+pub enum AuthorizationKind {
+    Slac,
+    Slr,
+    Plr,
+    Pak,
+}
 words!(AuthorizationKind { Slac = "SLAC", Slr = "SLR", Plr = "PLR", Pak = "PAK" });
 
 /// Who holds a product instance, and when.
@@ -285,7 +322,8 @@ impl Book {
         self.catalog
             .iter()
             .map(|entry| {
-                let item = if entry.equivalence.is_empty() { &entry.tag } else { &entry.equivalence };
+                let item =
+                    if entry.equivalence.is_empty() { &entry.tag } else { &entry.equivalence };
                 (entry.tag.as_str(), item.as_str())
             })
             .collect()

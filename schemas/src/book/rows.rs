@@ -92,7 +92,12 @@ impl<'a> Row<'a> {
     }
 
     /// A word, or blank for any.
-    fn word_or_any<T>(&mut self, column: &str, words: &[&str], parse: fn(&str) -> Option<T>) -> Option<T> {
+    fn word_or_any<T>(
+        &mut self,
+        column: &str,
+        words: &[&str],
+        parse: fn(&str) -> Option<T>,
+    ) -> Option<T> {
         if self.text(column).is_empty() { None } else { self.word(column, words, parse) }
     }
 
@@ -128,7 +133,8 @@ impl<'a> Row<'a> {
         let text = self.text(column);
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-        let value = Decimal::from_str_exact(text).ok().filter(|_| digits(whole) && digits(fraction));
+        let value =
+            Decimal::from_str_exact(text).ok().filter(|_| digits(whole) && digits(fraction));
         match value {
             Some(value) if value.normalize().scale() <= places_max => value.normalize(),
             Some(_) => {
@@ -136,7 +142,10 @@ impl<'a> Row<'a> {
                 Decimal::ZERO
             }
             None => {
-                self.fail(column, format!("'{text}' is no decimal number of up to 28 digits, such as 12.50"));
+                self.fail(
+                    column,
+                    format!("'{text}' is no decimal number of up to 28 digits, such as 12.50"),
+                );
                 Decimal::ZERO
             }
         }
@@ -209,10 +218,7 @@ impl Accounts<'_> {
 
 /// Reads every table. A row that fails is left out of the book, so that later checks see only rows
 /// that can be checked.
-pub(super) fn read(
-    cells: &BTreeMap<String, Cells>,
-    errors: &mut Vec<BookError>,
-) -> (Book, Places) {
+pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>) -> (Book, Places) {
     let mut book = Book::default();
     let mut places = Places::default();
     let mut each = |spec: &'static TableSpec, read: &mut dyn FnMut(&mut Row<'_>) -> Option<()>| {
@@ -280,9 +286,15 @@ pub(super) fn read(
 }
 
 fn account(row: &mut Row<'_>) -> Option<Account> {
-    let id = AccountId { smart: row.required("smart_account"), virtual_: row.required("virtual_account") };
+    let id = AccountId {
+        smart: row.required("smart_account"),
+        virtual_: row.required("virtual_account"),
+    };
     if id.smart.contains('/') {
-        row.fail("smart_account", "must not contain '/', which separates it from the virtual account");
+        row.fail(
+            "smart_account",
+            "must not contain '/', which separates it from the virtual account",
+        );
     }
     let customer = row.text("customer").to_owned();
     let currency = row.required("currency");
@@ -424,7 +436,10 @@ impl PriceRows {
             ("currency", first.currency != price.currency),
         ] {
             if differs {
-                row.fail(column, format!("differs from line {}, which is a tier of the same price", lines[0]));
+                row.fail(
+                    column,
+                    format!("differs from line {}, which is a tier of the same price", lines[0]),
+                );
             }
         }
         first.tiers.extend(price.tiers);
@@ -436,11 +451,7 @@ impl PriceRows {
 fn trust_code(row: &mut Row<'_>) -> Option<TrustCode> {
     let udi = row.udi();
     let origin = row.word("origin", TrustOrigin::WORDS, TrustOrigin::parse);
-    let algorithm = row.word(
-        "algorithm",
-        &["RS256", "ES256", "EdDSA"],
-        Algorithm::parse,
-    );
+    let algorithm = row.word("algorithm", &["RS256", "ES256", "EdDSA"], Algorithm::parse);
     let public_key = row.required("public_key");
     if let Some(algorithm) = algorithm
         && !public_key.is_empty()

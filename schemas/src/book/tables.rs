@@ -39,7 +39,10 @@ impl Columns {
 
     /// Text that is null where it is blank.
     fn text_or_null<'a>(self, name: &str, values: impl Iterator<Item = &'a str>) -> Self {
-        self.push(name, Arc::new(StringArray::from_iter(values.map(|v| (!v.is_empty()).then_some(v)))))
+        self.push(
+            name,
+            Arc::new(StringArray::from_iter(values.map(|v| (!v.is_empty()).then_some(v)))),
+        )
     }
 
     fn flag(self, name: &str, values: impl Iterator<Item = bool>) -> Self {
@@ -66,8 +69,7 @@ impl Columns {
             let v = v?.normalize();
             v.mantissa().checked_mul(10i128.checked_pow(12u32.checked_sub(v.scale())?)?)
         });
-        let array = Decimal128Array::from_iter(scaled)
-            .with_data_type(DataType::Decimal128(38, 12));
+        let array = Decimal128Array::from_iter(scaled).with_data_type(DataType::Decimal128(38, 12));
         self.push(name, Arc::new(array))
     }
 
@@ -132,9 +134,12 @@ pub fn as_tables(book: &Book) -> Result<Vec<NamedTable>, ArrowError> {
             .account(subscriptions.iter().map(|s| owner(s.account)))
             .text("entitlement_tag", subscriptions.iter().map(|s| &s.tag))
             .text("billing_model", subscriptions.iter().map(|s| s.billing_model.as_str()))
-            .count("committed_quantity", subscriptions.iter().map(|s| {
-                (s.billing_model == BillingModel::Committed).then_some(s.committed_quantity)
-            }))
+            .count(
+                "committed_quantity",
+                subscriptions.iter().map(|s| {
+                    (s.billing_model == BillingModel::Committed).then_some(s.committed_quantity)
+                }),
+            )
             .text_or_null("price_plan", subscriptions.iter().map(|s| s.price_plan.as_str()))
             .time("start", subscriptions.iter().map(|s| s.valid.start))
             .time("end", subscriptions.iter().map(|s| s.valid.end))
@@ -171,11 +176,20 @@ pub fn as_tables(book: &Book) -> Result<Vec<NamedTable>, ArrowError> {
         new()
             .text("scope", policies.iter().map(|p| p.scope.as_str()))
             .text("scope_id", policies.iter().map(|p| &p.scope_id))
-            .text_or_null("enforcement", policies.iter().map(|p| p.enforcement.map_or("", Enforcement::as_str)))
-            .text_or_null("duration", policies.iter().map(|p| p.duration.map_or("", Duration::as_str)))
+            .text_or_null(
+                "enforcement",
+                policies.iter().map(|p| p.enforcement.map_or("", Enforcement::as_str)),
+            )
+            .text_or_null(
+                "duration",
+                policies.iter().map(|p| p.duration.map_or("", Duration::as_str)),
+            )
             .flag("ack_required", policies.iter().map(|p| p.ack_required))
             .small("first_report_days", policies.iter().map(|p| Some(p.first_report_days)))
-            .small("reporting_frequency_days", policies.iter().map(|p| Some(p.reporting_frequency_days)))
+            .small(
+                "reporting_frequency_days",
+                policies.iter().map(|p| Some(p.reporting_frequency_days)),
+            )
             .small("report_on_change_days", policies.iter().map(|p| Some(p.report_on_change_days)))
             .finish("book_policies")?,
         new()

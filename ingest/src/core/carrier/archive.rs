@@ -68,7 +68,11 @@ impl Budget {
     }
 }
 
-pub(super) fn read(source: &dyn Source, limits: &CarrierLimits, sink: Sink<'_>) -> Result<(), CarrierError> {
+pub(super) fn read(
+    source: &dyn Source,
+    limits: &CarrierLimits,
+    sink: Sink<'_>,
+) -> Result<(), CarrierError> {
     let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
     let budget = Budget::new(limits);
     let mut verdicts = Vec::new();
@@ -129,7 +133,6 @@ fn inspect_members(
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
-    drop(archive);
     // Behind the end of the tar stand the last blocks and the checksum of the gzip stream.
     io::copy(&mut unpacked, &mut io::sink())?;
     Ok(())
@@ -160,7 +163,10 @@ fn is_manifest<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
 }
 
 /// The unpacked stream of an archive, counted against the budget.
-fn unpack<'a>(input: &'a mut dyn BufRead, budget: &Rc<Budget>) -> io::Result<BufReader<Box<dyn Read + 'a>>> {
+fn unpack<'a>(
+    input: &'a mut dyn BufRead,
+    budget: &Rc<Budget>,
+) -> io::Result<BufReader<Box<dyn Read + 'a>>> {
     let stream: Box<dyn Read + 'a> = if input.fill_buf()?.starts_with(GZIP) {
         let packed = Counted { inner: input, read: Rc::new(Cell::new(0)) };
         Box::new(Unpacked {
@@ -230,7 +236,11 @@ impl Read for Unpacked<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let n = self.decoder.read(out)?;
         self.unpacked_bytes += n as u64;
-        self.budget.spend(&self.budget.bytes, n as u64, "the archive unpacks to more than is allowed")?;
+        self.budget.spend(
+            &self.budget.bytes,
+            n as u64,
+            "the archive unpacks to more than is allowed",
+        )?;
         let ratio_max = self.budget.limits.archive_ratio_max;
         let most = self.packed_bytes.get().saturating_mul(ratio_max).max(RATIO_FREE_BYTES);
         if self.unpacked_bytes > most {
@@ -286,7 +296,11 @@ impl Reading<'_, '_> {
     }
 
     /// Directories and the archive's own records hold nothing; anything else is named.
-    fn pass_over<R: Read>(&mut self, entry: &tar::Entry<'_, R>, name: &str) -> Result<(), CarrierError> {
+    fn pass_over<R: Read>(
+        &mut self,
+        entry: &tar::Entry<'_, R>,
+        name: &str,
+    ) -> Result<(), CarrierError> {
         use tar::EntryType::{Directory, GNULongLink, GNULongName, XGlobalHeader, XHeader};
         let kind = entry.header().entry_type();
         if matches!(kind, Directory | GNULongLink | GNULongName | XGlobalHeader | XHeader) {
@@ -294,6 +308,10 @@ impl Reading<'_, '_> {
         }
         let source = format!("{name}!{}", member_name(entry));
         let what = format!("an archive member that is no file ({kind:?})");
-        if (self.sink)(Item::Ignored { source, what }) { Ok(()) } else { Err(CarrierError::Stopped) }
+        if (self.sink)(Item::Ignored { source, what }) {
+            Ok(())
+        } else {
+            Err(CarrierError::Stopped)
+        }
     }
 }

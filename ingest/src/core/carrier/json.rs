@@ -55,7 +55,9 @@ fn attempt<R: Read, T>(
         let (text, broken) = window.text();
         match step(text) {
             Ok(done) => return Ok(Ok(done)),
-            Err(Fault { kind: FaultKind::Incomplete, .. }) if broken => return Ok(Err(Stop::Encoding)),
+            Err(Fault { kind: FaultKind::Incomplete, .. }) if broken => {
+                return Ok(Err(Stop::Encoding));
+            }
             Err(Fault { kind: FaultKind::Incomplete, .. })
                 if !window.ended() && window.data().len() > limits.report.report_bytes_max =>
             {
@@ -81,7 +83,12 @@ fn refuse<R: Read>(
             out.refuse_rest_as(window, limits, reason, detail)
         }
         Stop::Encoding => out.refuse_rest(window, limits, Reason::Malformed, "not UTF-8"),
-        Stop::Full => out.refuse_rest(window, limits, Reason::TooLarge, "a value is larger than a report may be"),
+        Stop::Full => out.refuse_rest(
+            window,
+            limits,
+            Reason::TooLarge,
+            "a value is larger than a report may be",
+        ),
     }
 }
 
@@ -137,7 +144,8 @@ fn read_list<R: Read>(
 ) -> Result<(), CarrierError> {
     let mut first = true;
     loop {
-        let step = attempt(&mut window, limits, out, |text| read_element(text, first, &limits.report))?;
+        let step =
+            attempt(&mut window, limits, out, |text| read_element(text, first, &limits.report))?;
         match step {
             Ok(Element::At { start, end }) => {
                 let text = window.data()[start..end].to_vec();
@@ -278,7 +286,12 @@ fn read_blank_end<R: Read>(
     loop {
         let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace()).count();
         if blank < window.data().len() {
-            return out.refuse_rest(window, limits, Reason::Malformed, "text after the end of the document");
+            return out.refuse_rest(
+                window,
+                limits,
+                Reason::Malformed,
+                "text after the end of the document",
+            );
         }
         window.pass(blank);
         if !window.fill().map_err(|e| out.failed(e))? {

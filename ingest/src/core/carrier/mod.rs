@@ -57,14 +57,21 @@ impl CarrierLimits {
 pub enum Item {
     Report(RawReport),
     /// A well-formed document without a report: an ACK, a policy, an empty list.
-    Ignored { source: String, what: String },
+    Ignored {
+        source: String,
+        what: String,
+    },
 }
 
 /// The reading of an input stopped before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum CarrierError {
     #[error("cannot read {source_name}")]
-    Io { source_name: String, #[source] source: io::Error },
+    Io {
+        source_name: String,
+        #[source]
+        source: io::Error,
+    },
     /// The receiver of the items wants no more.
     #[error("stopped")]
     Stopped,
@@ -85,7 +92,11 @@ pub trait Source {
 ///
 /// # Errors
 /// If the input cannot be read, or the sink stopped. Whatever the bytes are, they are no error.
-pub fn read_source(source: &dyn Source, limits: &CarrierLimits, sink: Sink<'_>) -> Result<(), CarrierError> {
+pub fn read_source(
+    source: &dyn Source,
+    limits: &CarrierLimits,
+    sink: Sink<'_>,
+) -> Result<(), CarrierError> {
     let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
     let mut window = Window::new(source.open().map_err(failed)?);
     window.fill_to(512).map_err(failed)?;
@@ -101,7 +112,12 @@ pub fn read_source(source: &dyn Source, limits: &CarrierLimits, sink: Sink<'_>) 
 ///
 /// # Errors
 /// If the sink stopped.
-pub fn read_bytes(name: &str, bytes: &[u8], limits: &CarrierLimits, sink: Sink<'_>) -> Result<(), CarrierError> {
+pub fn read_bytes(
+    name: &str,
+    bytes: &[u8],
+    limits: &CarrierLimits,
+    sink: Sink<'_>,
+) -> Result<(), CarrierError> {
     struct Bytes<'a>(&'a str, &'a [u8]);
     impl Source for Bytes<'_> {
         fn name(&self) -> &str {
@@ -139,7 +155,9 @@ fn read_document<R: Read>(
     match first {
         Some(b'<') => xml::read(window, limits, &mut out),
         Some(b'{' | b'[') => json::read(window, limits, &mut out),
-        Some(_) => out.refuse_rest(window, limits, Reason::Malformed, "neither XML, JSON nor a bundle"),
+        Some(_) => {
+            out.refuse_rest(window, limits, Reason::Malformed, "neither XML, JSON nor a bundle")
+        }
         None => out.refuse_rest(window, limits, Reason::Malformed, "the input is empty"),
     }
 }
@@ -164,7 +182,12 @@ impl<'s, 'n> Output<'s, 'n> {
         if (self.sink)(item) { Ok(()) } else { Err(CarrierError::Stopped) }
     }
 
-    fn report(&mut self, text: Vec<u8>, refused: Option<(Reason, String)>, context: Vec<u8>) -> Result<(), CarrierError> {
+    fn report(
+        &mut self,
+        text: Vec<u8>,
+        refused: Option<(Reason, String)>,
+        context: Vec<u8>,
+    ) -> Result<(), CarrierError> {
         let position = Position { source: self.name.to_owned(), offset: self.next_offset };
         self.next_offset += 1;
         self.item(Item::Report(RawReport { position, text, refused, context }))

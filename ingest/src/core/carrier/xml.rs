@@ -68,9 +68,17 @@ pub(super) fn read<R: Read>(
         let part = next_part(text, &place);
         let complete = window.ended();
         match part {
-            Ok(Part { what: What::End, .. }) if complete && !broken => return pending.finish(&place, out),
+            Ok(Part { what: What::End, .. }) if complete && !broken => {
+                return pending.finish(&place, out);
+            }
             Ok(Part { what: What::End, .. }) | Err(Fault::Incomplete) if broken => {
-                return pending.refuse(window, limits, Reason::Malformed, "not UTF-8".to_owned(), out);
+                return pending.refuse(
+                    window,
+                    limits,
+                    Reason::Malformed,
+                    "not UTF-8".to_owned(),
+                    out,
+                );
             }
             Ok(Part { what: What::End, .. }) => {
                 window.fill().map_err(|e| out.failed(e))?;
@@ -104,16 +112,25 @@ pub(super) fn read<R: Read>(
     }
 }
 
+/// A report's text, or its bytes and why it was refused.
+type HeldReport = (Vec<u8>, Option<(Reason, String)>);
+
 /// Holds a report back until it is known which elements stand beside it.
 #[derive(Default)]
 struct Pending {
-    report: Option<(Vec<u8>, Option<(Reason, String)>)>,
+    report: Option<HeldReport>,
     context: Vec<u8>,
     reports: u64,
 }
 
 impl Pending {
-    fn take(&mut self, what: What, bytes: &[u8], place: &mut Place, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
+    fn take(
+        &mut self,
+        what: What,
+        bytes: &[u8],
+        place: &mut Place,
+        out: &mut Output<'_, '_>,
+    ) -> Result<(), CarrierError> {
         match what {
             What::Nothing | What::End => {}
             What::RootStart(name) => {
@@ -133,7 +150,10 @@ impl Pending {
                 self.report(text, None, place, out)?;
             }
             What::ReportWithElements => {
-                let refused = (Reason::Malformed, "the RUMReport element holds elements, not JSON".to_owned());
+                let refused = (
+                    Reason::Malformed,
+                    "the RUMReport element holds elements, not JSON".to_owned(),
+                );
                 self.report(bytes.to_vec(), Some(refused), place, out)?;
             }
         }
@@ -154,7 +174,8 @@ impl Pending {
             *place = Place::Epilog;
         }
         // Elements before the first report are kept with it; later ones with the report before.
-        let before_first = if self.reports == 0 { std::mem::take(&mut self.context) } else { Vec::new() };
+        let before_first =
+            if self.reports == 0 { std::mem::take(&mut self.context) } else { Vec::new() };
         self.flush(out)?;
         self.reports += 1;
         self.context = before_first;
@@ -221,7 +242,10 @@ impl Pending {
 const CDATA: &str = "<![CDATA[";
 
 /// Passes to behind the next `</RUMReport>` that stands outside a CDATA section.
-fn pass_to_report_end<R: Read>(window: &mut Window<R>, out: &Output<'_, '_>) -> Result<bool, CarrierError> {
+fn pass_to_report_end<R: Read>(
+    window: &mut Window<R>,
+    out: &Output<'_, '_>,
+) -> Result<bool, CarrierError> {
     let mut in_cdata = false;
     loop {
         let data = window.data();
@@ -236,13 +260,15 @@ fn pass_to_report_end<R: Read>(window: &mut Window<R>, out: &Output<'_, '_>) -> 
                 in_cdata = true;
                 (at + CDATA.len(), false)
             }
-            Some(at) if data[at..].starts_with(b"</RUMReport") => match data[at..].iter().position(|b| *b == b'>') {
-                Some(end) => {
-                    window.pass(at + end + 1);
-                    return Ok(true);
+            Some(at) if data[at..].starts_with(b"</RUMReport") => {
+                match data[at..].iter().position(|b| *b == b'>') {
+                    Some(end) => {
+                        window.pass(at + end + 1);
+                        return Ok(true);
+                    }
+                    None => (at, true),
                 }
-                None => (at, true),
-            },
+            }
             // The bytes at the end may be the start of one of the patterns.
             Some(at) if data.len() - at < 16 => (at, true),
             Some(at) => (at + 1, false),
@@ -282,7 +308,9 @@ fn next_part(text: &str, place: &Place) -> Result<Part, Fault> {
             }
             What::Nothing
         }
-        Event::CData(_) | Event::GeneralRef(_) if !in_root => return wrong("text outside the root element"),
+        Event::CData(_) | Event::GeneralRef(_) if !in_root => {
+            return wrong("text outside the root element");
+        }
         Event::CData(content) => {
             check_chars(&content)?;
             What::Nothing
@@ -295,7 +323,9 @@ fn next_part(text: &str, place: &Place) -> Result<Part, Fault> {
             Place::Root(name) if end.name().as_ref() == name.as_str() => What::RootEnd,
             _ => return wrong("an end tag without its start tag"),
         },
-        Event::Start(_) | Event::Empty(_) if *place == Place::Epilog => return wrong("a second root element"),
+        Event::Start(_) | Event::Empty(_) if *place == Place::Epilog => {
+            return wrong("a second root element");
+        }
         Event::Empty(start) => {
             check_start(&start)?;
             match (start.local_name().as_ref(), in_root) {
@@ -394,7 +424,11 @@ fn check_declaration(declaration: &quick_xml::events::BytesDecl<'_>) -> Result<(
     }
     match declaration.encoding() {
         None => Ok(()),
-        Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("utf8") => Ok(()),
+        Some(Ok(name))
+            if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("utf8") =>
+        {
+            Ok(())
+        }
         Some(_) => wrong("the document declares another encoding than UTF-8"),
     }
 }
@@ -403,7 +437,8 @@ fn check_declaration(declaration: &quick_xml::events::BytesDecl<'_>) -> Result<(
 fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
     let name = start.name();
     let name: &str = name.as_ref();
-    let starts_well = name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == ':');
+    let starts_well =
+        name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == ':');
     if !starts_well || name.contains(['<', '&', '"', '\'', '=']) {
         return Err(Fault::Wrong(format!("'{}' is no element name", name.escape_debug())));
     }
@@ -436,15 +471,23 @@ fn is_xml_char(c: char) -> bool {
 fn check_chars(text: &str) -> Result<(), Fault> {
     // Control characters are the only ones in ASCII; most text has none, and none is looked at twice.
     match text.chars().find(|c| !is_xml_char(*c)) {
-        Some(c) => Err(Fault::Wrong(format!("the character U+{:04X}, which XML has not", u32::from(c)))),
+        Some(c) => {
+            Err(Fault::Wrong(format!("the character U+{:04X}, which XML has not", u32::from(c))))
+        }
         None => Ok(()),
     }
 }
 
 /// A character reference, or one of the five entities that XML has without a DOCTYPE.
 fn resolve(reference: &BytesRef<'_>) -> Result<char, Fault> {
-    if let Some(c) = reference.resolve_char_ref().map_err(|e| Fault::Wrong(format!("not XML: {e}")))? {
-        return if is_xml_char(c) { Ok(c) } else { wrong("a reference to a character that XML has not") };
+    if let Some(c) =
+        reference.resolve_char_ref().map_err(|e| Fault::Wrong(format!("not XML: {e}")))?
+    {
+        return if is_xml_char(c) {
+            Ok(c)
+        } else {
+            wrong("a reference to a character that XML has not")
+        };
     }
     let name: &str = &reference.borrow().into_inner();
     match name {
@@ -453,6 +496,9 @@ fn resolve(reference: &BytesRef<'_>) -> Result<char, Fault> {
         "amp" => Ok('&'),
         "quot" => Ok('"'),
         "apos" => Ok('\''),
-        other => Err(Fault::Wrong(format!("the entity '{}', which is not declared", other.escape_debug()))),
+        other => Err(Fault::Wrong(format!(
+            "the entity '{}', which is not declared",
+            other.escape_debug()
+        ))),
     }
 }
