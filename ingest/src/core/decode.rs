@@ -167,6 +167,7 @@ const MISFIT: Scalar<'static> = Scalar::Null;
 fn read_envelope<'a>(reader: &mut Reader<'a>, limits: &ReportLimits) -> Read<Envelope<'a>> {
     let mut envelope = Envelope::default();
     if reader.kind()? != Kind::Object {
+        reader.skip()?;
         return reader.fault(FaultKind::Syntax("a report is an object"));
     }
     reader.known(&["payload", "signature"], |r, key| {

@@ -40,7 +40,7 @@ impl Default for CarrierLimits {
             archive_depth_max: 4,
             archive_members_max: 1_000_000,
             archive_bytes_max: 8 << 30,
-            archive_ratio_max: 200,
+            archive_ratio_max: 100,
         }
     }
 }
