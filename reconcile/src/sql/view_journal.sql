@@ -1,9 +1,17 @@
--- The journal as contract 5 shows it: ids and counts unsigned.
+-- The journal as contract 5 shows it: ids and counts unsigned. The inner names keep what is stored
+-- apart from what is shown.
 SELECT
     disposition, reason, detail, udi_pid, udi_serial,
-    arrow_cast(report_id, 'UInt64') AS report_id,
+    arrow_cast(stored_report_id, 'UInt64') AS report_id,
     payload_sha256, layout, entitlement_tag, utility, software_version, subscription_id, signature,
     collector, smart_account, virtual_account, received_at, source, partition,
-    arrow_cast("offset", 'UInt64') AS "offset",
+    arrow_cast(stored_offset, 'UInt64') AS "offset",
     ha_udi, measurements, raw, context
-FROM stored_journal
+FROM (
+    SELECT
+        disposition, reason, detail, udi_pid, udi_serial, report_id AS stored_report_id,
+        payload_sha256, layout, entitlement_tag, utility, software_version, subscription_id, signature,
+        collector, smart_account, virtual_account, received_at, source, partition,
+        "offset" AS stored_offset, ha_udi, measurements, raw, context
+    FROM stored_journal
+) AS stored
