@@ -20,8 +20,6 @@ const HIDDEN: &[&str] = &[
     "line_id",
     "posted_period",
     "smart_account",
-    "virtual_account",
-    "kind",
     "price_plan",
     "evidence_root",
     "pool",
@@ -90,7 +88,16 @@ pub fn print_exceptions(exceptions: &[ExceptionRow], format: Format) -> anyhow::
         format,
         &Rows {
             columns: &EXCEPTION_COLUMNS,
-            rows: exceptions.iter().map(|e| e.cells().to_vec()).collect(),
+            rows: exceptions
+                .iter()
+                .map(|e| {
+                    let mut cells = e.cells().to_vec();
+                    if format == Format::Table {
+                        cells[4] = tag_name(&e.entitlement).to_owned();
+                    }
+                    cells
+                })
+                .collect(),
             numbers: NUMBERS,
             hidden: &[],
         },
@@ -132,7 +139,13 @@ fn totals(lines: &[Line]) -> BTreeMap<&str, (usize, i128)> {
     totals
 }
 
-/// For a screen: the name within an entitlement tag, and the day and time of a segment.
+/// The name within an entitlement tag: what a person calls it.
+fn tag_name(tag: &str) -> &str {
+    let name = tag.split_once(".com.cisco.").map_or(tag, |(_, rest)| rest);
+    if name == tag { tag } else { name.split(',').next().unwrap_or(tag) }
+}
+
+/// For a screen: names instead of tags, quantities without trailing zeros.
 fn shorten(cells: &mut [String]) {
     for (column, cell) in STATEMENT_COLUMNS.iter().zip(cells) {
         match *column {
