@@ -137,7 +137,7 @@ impl Lake {
                 deltalake::TableProperty::EnableExpiredLogCleanup,
                 Some("false"),
             )
-            .with_configuration_property(deltalake::TableProperty::CheckpointInterval, Some("20"))
+            .with_configuration_property(deltalake::TableProperty::CheckpointInterval, Some("100"))
             .with_configuration_property(
                 deltalake::TableProperty::DataSkippingStatsColumns,
                 Some(layout.statistics.join(",")),

@@ -43,7 +43,11 @@ pub fn take_in(
     let files = list(paths).map_err(|(path, error)| {
         anyhow!(error).context(format!("cannot read {}", path.display()))
     })?;
-    let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
+    // Of the book, only the keys are held while reports come.
+    let keyring = {
+        let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
+        Keyring::new(&book.book.trust_codes)
+    };
     let mut rules = config.rules.clone();
     rules.policy = policy.unwrap_or(rules.policy);
     let bar = output::progress(
@@ -59,7 +63,7 @@ pub fn take_in(
             collector: collector.unwrap_or_else(|| config.collector.clone()),
             ..Delivery::default()
         },
-        keyring: Keyring::new(&book.book.trust_codes),
+        keyring,
         clock: &|| config.now(),
         progress: &|reports, files| {
             bar.set_position(files);

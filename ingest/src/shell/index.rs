@@ -20,9 +20,9 @@ use schemas::udi::Udi;
 use crate::core::mediate::Probe;
 
 /// Memory for blocks that are read.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 /// The memtable of a keyspace goes to disk at this size.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = 4 << 20;
 const BATCH_ENTRIES: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]

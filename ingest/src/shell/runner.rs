@@ -46,7 +46,7 @@ pub struct FlushLimits {
 
 impl Default for FlushLimits {
     fn default() -> Self {
-        FlushLimits { rows_max: 20_000, bytes_max: 48 << 20, age_max: Duration::from_secs(10) }
+        FlushLimits { rows_max: 16_000, bytes_max: 32 << 20, age_max: Duration::from_secs(10) }
     }
 }
 
