@@ -1,5 +1,7 @@
 //! From bytes to dispositions, without a lake: every reason, every carrier, every bound.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write as _};
 

@@ -1,5 +1,7 @@
 //! The fence: an append lands on the version it was decided on, once, or not at all.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
