@@ -72,7 +72,14 @@ pub fn take_in(
         ignored: &|source, what| output::note(config.quiet, &format!("ignored: {source}: {what}")),
     };
     let cache_dir: PathBuf = lake.cache_dir(Path::new(&config.cache_dir));
-    let summary = ingest_files(runtime.handle(), lake, &cache_dir, &files, &settings);
+    // One thread for commits: each thread of a runtime keeps the memory of the largest commit it made.
+    let commits = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the thread for commits")?;
+    let summary = ingest_files(commits.handle(), lake, &cache_dir, &files, &settings);
     bar.finish_and_clear();
     summary.context("the ingest stopped; what was committed stays, run it again to go on")
 }

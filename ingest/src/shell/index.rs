@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use fjall::config::PinningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use futures::StreamExt as _;
 use lake::Table;
@@ -19,8 +20,8 @@ use schemas::udi::Udi;
 
 use crate::core::mediate::Probe;
 
-/// Memory for blocks that are read.
-const CACHE_BYTES: u64 = 8 << 20;
+/// Memory for blocks that are read; the page cache of the system holds more of them.
+const CACHE_BYTES: u64 = 4 << 20;
 /// The memtable of a keyspace goes to disk at this size.
 const MEMTABLE_BYTES: u64 = 4 << 20;
 const BATCH_ENTRIES: usize = 20_000;
@@ -131,7 +132,14 @@ impl Index {
             .worker_threads(1)
             .open()
             .map_err(failed)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        // Most reports are new: their filters (10 bits a report) say so without reading a block, as
+        // long as they stay in memory.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE_BYTES)
+                .filter_block_pinning_policy(PinningPolicy::all(true))
+                .index_block_pinning_policy(PinningPolicy::all(true))
+        };
         let reports = database.keyspace("reports", options).map_err(failed)?;
         let state = database.keyspace("state", options).map_err(failed)?;
         Ok(Index { path: path.to_path_buf(), database, reports, state, version: 0 })
