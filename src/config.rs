@@ -216,3 +216,25 @@ fn now_from_environment() -> anyhow::Result<Option<EpochSeconds>> {
         ),
     }
 }
+
+/// Starts the program anew with two arenas for the system's allocator, where nobody chose otherwise.
+///
+/// glibc gives each thread an arena that keeps the memory of the largest batch it ever held; with two,
+/// a long ingest stays as small as a short one. The setting is read when a process starts, and
+/// changing it from inside would need unsafe code. Where it cannot be done, the ingest runs as it is.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where the binary reads its environment"
+)]
+pub fn start_with_two_arenas() {
+    use std::os::unix::process::CommandExt as _;
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if std::env::var_os(ARENAS).is_some() {
+        return;
+    }
+    let mut args = std::env::args_os();
+    if let (Some(name), Ok(program)) = (args.next(), std::env::current_exe()) {
+        // Comes back only where it failed.
+        let _ = std::process::Command::new(program).arg0(name).args(args).env(ARENAS, "2").exec();
+    }
+}

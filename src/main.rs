@@ -14,6 +14,9 @@ use cli::{Cli, Failure, Outcome};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, cli::Command::Ingest(_)) {
+        config::start_with_two_arenas();
+    }
     output::start_log(cli.global.verbose);
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
