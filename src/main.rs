@@ -36,8 +36,6 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
     let config = config::Config::load(&cli.global).map_err(Failure::Usage)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        // Each thread keeps memory of its own; a few are enough for the files of one commit.
-        .max_blocking_threads(4)
         .build()
         .map_err(|error| Failure::Failed(error.into()))?;
     commands::run(cli.command, &config, &runtime)

@@ -25,11 +25,16 @@ pub fn start_log(verbose: u8) {
         .init();
 }
 
-/// An error and its causes, for a person.
+/// An error and its causes, for a person. Some libraries repeat a cause in the text of the error
+/// above it; it is shown once.
 pub fn error(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "error: {error}");
-    for cause in error.chain().skip(1) {
-        let _ = writeln!(io::stderr(), "  because: {cause}");
+    let mut shown = error.to_string();
+    let _ = writeln!(io::stderr(), "error: {shown}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !shown.contains(&cause) {
+            let _ = writeln!(io::stderr(), "  because: {cause}");
+            shown = cause;
+        }
     }
 }
 

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use schemas::book::TABLES;
 
 use super::report::{ADVANTAGE, DNA_HSEC, ESSENTIALS, Fleet, ISR_HSEC, NETWORK_PLUS, TEN};
 
+/// Rows stand in the order of the columns that [`TABLES`] gives.
+///
 /// Smart account, virtual account, customer, currency, zone.
 const ACCOUNTS: [[&str; 5]; 6] = [
     ["northwind.example", "Core", "Northwind Logistics", "USD", "America/New_York"],
@@ -22,16 +25,10 @@ const MONTHLY: [u64; 6] = [42, 38, 6100, 16, 66, 35];
 pub fn write_book(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let accounts = ACCOUNTS.iter().map(|a| a.map(str::to_owned).to_vec());
-    write(
-        dir,
-        "accounts",
-        &["smart_account", "virtual_account", "customer", "currency", "time_zone"],
-        accounts,
-    )?;
+    write(dir, "accounts", accounts)?;
     write(
         dir,
         "catalog",
-        &["entitlement_tag", "name", "enforcement", "duration", "postpaid_allowed", "equivalence"],
         [
             [ADVANTAGE, "Network Advantage T1", "unenforced", "subscription", "true", ""],
             [ESSENTIALS, "Network Essentials T0", "unenforced", "subscription", "true", ""],
@@ -60,19 +57,7 @@ fn write_devices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
         let [smart, virtual_, ..] = ACCOUNTS[account(d.number)];
         owned([d.pid, &d.serial, smart, virtual_, &since, "", "cslu", "slp", "cslu", "direct"])
     });
-    let columns = [
-        "udi_pid",
-        "udi_serial",
-        "smart_account",
-        "virtual_account",
-        "valid_from",
-        "valid_to",
-        "managed_by",
-        "license_model",
-        "transport",
-        "channel",
-    ];
-    write(dir, "devices", &columns, devices)?;
+    write(dir, "devices", devices)?;
     let codes = (0..fleet.devices).map(|n| fleet.device(n)).filter_map(|d| {
         let algorithm = d.algorithm?;
         let key = fleet.keys.public_key(algorithm, d.number);
@@ -80,9 +65,7 @@ fn write_devices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
             owned([d.pid, &d.serial, "ack", algorithm.as_str(), &key, "2020-01-01", ""])
         }))
     });
-    let columns =
-        ["udi_pid", "udi_serial", "origin", "algorithm", "public_key", "valid_from", "valid_to"];
-    write(dir, "trust_codes", &columns, codes.collect::<anyhow::Result<Vec<_>>>()?)
+    write(dir, "trust_codes", codes.collect::<anyhow::Result<Vec<_>>>()?)
 }
 
 /// Subscriptions and purchases: about what the fleet uses, so that both shortage and cover occur.
@@ -148,29 +131,8 @@ fn write_terms(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
             &overage,
         ]));
     }
-    let columns = [
-        "subscription_id",
-        "smart_account",
-        "virtual_account",
-        "entitlement_tag",
-        "billing_model",
-        "committed_quantity",
-        "price_plan",
-        "start",
-        "end",
-    ];
-    write(dir, "subscriptions", &columns, subscriptions)?;
-    let columns = [
-        "purchase_id",
-        "smart_account",
-        "virtual_account",
-        "entitlement_tag",
-        "quantity",
-        "start",
-        "end",
-        "price_plan",
-    ];
-    write(dir, "purchases", &columns, purchases)
+    write(dir, "subscriptions", subscriptions)?;
+    write(dir, "purchases", purchases)
 }
 
 fn write_prices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
@@ -210,19 +172,7 @@ fn write_prices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
         price(&overage, NETWORK_PLUS, "usage", "average", "flat", &[("", 120)]);
         price(&overage, "HSECK9", "usage", "peak", "flat", &[("", 50)]);
     }
-    let columns = [
-        "price_plan",
-        "entitlement_tag",
-        "charge",
-        "valid_from",
-        "measure",
-        "tier_mode",
-        "tier_up_to",
-        "unit_price",
-        "package_size",
-        "currency",
-    ];
-    write(dir, "prices", &columns, rows)
+    write(dir, "prices", rows)
 }
 
 /// A month's price in percent, as the price of the measure's unit, in plain digits.
@@ -240,13 +190,13 @@ fn unit_price(hundredths: u64, measure: &str, mode: &str) -> String {
 fn write(
     dir: &Path,
     name: &str,
-    columns: &[&str],
     rows: impl IntoIterator<Item = Vec<String>>,
 ) -> anyhow::Result<()> {
     let path = dir.join(format!("{name}.csv"));
+    let table = TABLES.iter().find(|t| t.name == name).context("a table of the book")?;
     let save = || -> csv::Result<()> {
         let mut writer = csv::Writer::from_path(&path)?;
-        writer.write_record(columns)?;
+        writer.write_record(table.columns)?;
         for row in rows {
             writer.write_record(row)?;
         }

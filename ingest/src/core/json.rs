@@ -192,24 +192,37 @@ impl<'a> Reader<'a> {
         self.take(b'{', "expected '{'")?;
         if self.peek() == Some(b'}') {
             self.pos += 1;
-            self.depth -= 1;
-            return Ok(());
+        } else {
+            self.member(&mut member)?;
+            self.more_members(&mut member)?;
         }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn member(&mut self, member: &mut impl FnMut(&mut Self, Text<'a>) -> Result<()>) -> Result<()> {
+        if self.peek() != Some(b'"') {
+            return self.syntax("expected a key in quotes");
+        }
+        let key = self.string()?;
+        self.take(b':', "expected ':'")?;
+        member(self, key)
+    }
+
+    /// Reads on after a member, to the closing brace.
+    fn more_members(
+        &mut self,
+        member: &mut impl FnMut(&mut Self, Text<'a>) -> Result<()>,
+    ) -> Result<()> {
         loop {
-            if self.peek() != Some(b'"') {
-                return self.syntax("expected a key in quotes");
-            }
-            let key = self.string()?;
-            self.take(b':', "expected ':'")?;
-            member(self, key)?;
             match self.peek() {
                 Some(b',') => self.pos += 1,
                 Some(b'}') => break,
                 _ => return self.syntax("expected ',' or '}'"),
             }
+            self.member(member)?;
         }
         self.pos += 1;
-        self.depth -= 1;
         Ok(())
     }
 
@@ -221,25 +234,12 @@ impl<'a> Reader<'a> {
     /// Reads on after a member of an object, to its closing brace. Keys of `taken` were read
     /// already and may not come again.
     pub fn rest_of_object(&mut self, taken: &[&str]) -> Result<()> {
-        loop {
-            match self.peek() {
-                Some(b',') => self.pos += 1,
-                Some(b'}') => {
-                    self.pos += 1;
-                    return Ok(());
-                }
-                _ => return self.syntax("expected ',' or '}'"),
-            }
-            if self.peek() != Some(b'"') {
-                return self.syntax("expected a key in quotes");
-            }
-            let key = self.string()?;
+        self.more_members(&mut |reader, key| {
             if taken.iter().any(|name| key.is(name)) {
                 return Err(Fault { kind: FaultKind::DuplicateKey, offset: key.offset });
             }
-            self.take(b':', "expected ':'")?;
-            self.skip()?;
-        }
+            reader.skip()
+        })
     }
 
     /// Reads an object of which only some keys are known: `member` gets the index of the key. An
