@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use ingest::core::carrier::CarrierLimits;
 use ingest::core::mediate::Rules;
-use ingest::shell::runner::FlushLimits;
+use ingest::core::worker::FlushLimits;
 use schemas::disposition::SignaturePolicy;
 use schemas::key::Algorithm;
 use schemas::period::{EpochSeconds, Moment};
@@ -46,7 +45,9 @@ pub struct Config {
     pub collector: String,
     pub rules: Rules,
     pub limits: CarrierLimits,
-    pub flush: FlushLimits,
+    flush_rows_max: usize,
+    flush_bytes_max: usize,
+    flush_age_ms_max: Option<u64>,
     now: Option<EpochSeconds>,
 }
 
@@ -71,12 +72,6 @@ impl Config {
         limits.archive_members_max =
             file.archive_members_max.unwrap_or(default.archive_members_max);
         limits.archive_bytes_max = file.archive_bytes_max.unwrap_or(default.archive_bytes_max);
-        let flush = FlushLimits::default();
-        let flush = FlushLimits {
-            rows_max: size(file.flush_rows_max, flush.rows_max)?,
-            bytes_max: size(file.flush_bytes_max, flush.bytes_max)?,
-            age_max: file.flush_age_ms_max.map_or(flush.age_max, Duration::from_millis),
-        };
         Ok(Config {
             lake: global.lake.clone().or(file.lake).unwrap_or_else(|| "./lake".to_owned()),
             format: match (global.format, &file.format) {
@@ -90,7 +85,9 @@ impl Config {
             collector: file.collector.unwrap_or_else(|| "file".to_owned()),
             rules: rules(file.signature_policy, file.collectors, file.signing_types)?,
             limits,
-            flush,
+            flush_rows_max: size(file.flush_rows_max, 16_000)?,
+            flush_bytes_max: size(file.flush_bytes_max, 32 << 20)?,
+            flush_age_ms_max: file.flush_age_ms_max,
             now: now_from_environment()?,
         })
     }
@@ -105,8 +102,19 @@ impl Config {
             collector: self.collector.clone(),
             rules: self.rules.clone(),
             limits: self.limits,
-            flush: self.flush,
+            flush_rows_max: self.flush_rows_max,
+            flush_bytes_max: self.flush_bytes_max,
+            flush_age_ms_max: self.flush_age_ms_max,
             now: self.now,
+        }
+    }
+
+    /// When rows are committed; `age_ms` is what the command takes where nothing is set.
+    pub fn flush(&self, age_ms: u64) -> FlushLimits {
+        FlushLimits {
+            rows_max: self.flush_rows_max,
+            bytes_max: self.flush_bytes_max,
+            age_ms_max: self.flush_age_ms_max.unwrap_or(age_ms),
         }
     }
 
@@ -217,24 +225,31 @@ fn now_from_environment() -> anyhow::Result<Option<EpochSeconds>> {
     }
 }
 
-/// Starts the program anew with two arenas for the system's allocator, where nobody chose otherwise.
+/// Starts the program anew with settings for the system's allocator, where nobody chose otherwise.
 ///
-/// glibc gives each thread an arena that keeps the memory of the largest batch it ever held; with two,
-/// a long ingest stays as small as a short one. The setting is read when a process starts, and
-/// changing it from inside would need unsafe code. Where it cannot be done, the ingest runs as it is.
+/// glibc gives each thread an arena that keeps the memory of the largest batch it ever held, and
+/// comes to keep ever larger blocks; with two arenas, and blocks from 1 MiB given back when they are
+/// freed, a long ingest stays as small as a short one (measured: 198 MiB against 183 MiB for ten
+/// times the reports, at a twentieth more CPU; 252 to 292 MiB against 223 without). The settings are
+/// read when a process starts, and changing them from inside would need unsafe code. Where it cannot
+/// be done, the ingest runs as it is.
 #[allow(
     clippy::disallowed_methods,
     reason = "the one place where the binary reads its environment"
 )]
-pub fn start_with_two_arenas() {
+pub fn start_with_a_lean_allocator() {
     use std::os::unix::process::CommandExt as _;
-    const ARENAS: &str = "MALLOC_ARENA_MAX";
-    if std::env::var_os(ARENAS).is_some() {
+    const SETTINGS: [(&str, &str); 3] = [
+        ("MALLOC_ARENA_MAX", "2"),
+        ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+        ("MALLOC_TRIM_THRESHOLD_", "1048576"),
+    ];
+    if SETTINGS.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
         return;
     }
     let mut args = std::env::args_os();
     if let (Some(name), Ok(program)) = (args.next(), std::env::current_exe()) {
         // Comes back only where it failed.
-        let _ = std::process::Command::new(program).arg0(name).args(args).env(ARENAS, "2").exec();
+        let _ = std::process::Command::new(program).arg0(name).args(args).envs(SETTINGS).exec();
     }
 }

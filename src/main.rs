@@ -15,7 +15,7 @@ use cli::{Cli, Failure, Outcome};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, cli::Command::Ingest(_)) {
-        config::start_with_two_arenas();
+        config::start_with_a_lean_allocator();
     }
     output::start_log(cli.global.verbose);
     match run(cli) {

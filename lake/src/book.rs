@@ -49,7 +49,7 @@ pub async fn save_book(lake: &Lake, cells: &BTreeMap<String, Cells>) -> Result<u
         match table.replace(std::slice::from_ref(&rows)).await? {
             Appended::Committed(version) => return Ok(version),
             // Two imports at once: the later one replaces the earlier one, whole.
-            Appended::Stale | Appended::AlreadyThere => table.refresh().await?,
+            Appended::Stale | Appended::Overtaken => table.refresh().await?,
         }
     }
 }

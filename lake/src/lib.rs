@@ -5,6 +5,8 @@
 
 mod book;
 mod error;
+pub mod failpoint;
+mod maintain;
 mod store;
 mod table;
 
@@ -21,7 +23,8 @@ use url::Url;
 
 pub use book::{StoredBook, load_book, save_book};
 pub use error::LakeError;
-pub use table::{Appended, Changes, Table};
+pub use maintain::{Optimized, Vacuumed};
+pub use table::{Appended, Changes, Fence, Table, Written};
 
 type Result<T, E = LakeError> = std::result::Result<T, E>;
 

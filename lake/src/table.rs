@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryFromArrow as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake::kernel::{Action, Add, StructField, StructType, Transaction};
+use deltalake::kernel::{Action, Add, LogicalFileView, StructField, StructType, Transaction};
 use deltalake::logstore::get_actions;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
@@ -18,13 +18,13 @@ use futures::TryStreamExt as _;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use crate::{LakeError, Result};
+use crate::{LakeError, Result, failpoint};
 
 /// A table, loaded at one version.
 #[derive(Clone)]
 pub struct Table {
     name: String,
-    delta: DeltaTable,
+    pub(crate) delta: DeltaTable,
 }
 
 /// What an append came to.
@@ -35,8 +35,32 @@ pub enum Appended {
     /// Somebody else committed since this table was loaded: nothing was appended. Load it again,
     /// look at what came, and decide anew.
     Stale,
-    /// The fence holds these offsets already: nothing was appended.
-    AlreadyThere,
+    /// A source does not stand where the rows begin: somebody else went on with it, or has these
+    /// very rows. Nothing was appended.
+    Overtaken,
+}
+
+/// Where a source stands before and after the rows of one commit.
+///
+/// | the table holds | the commit |
+/// | --- | --- |
+/// | what the rows stand on | is made, and moves the source to its last offset |
+/// | more | is refused: another writer took over, or the rows are in it already |
+/// | less, or nothing | is refused: the rows stand on something that is not there |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// Name of the source, kept in the table's log for ever.
+    pub source: String,
+    /// The last offset that the rows stand on; `None` if they are the source's first.
+    pub stands_on: Option<i64>,
+    /// The last offset that the rows hold. Offsets between may be missing.
+    pub last: i64,
+}
+
+/// Rows in files that belong to no version yet.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    adds: Vec<Add>,
 }
 
 /// What came to a table between two versions.
@@ -54,7 +78,7 @@ pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<Struct
 
 /// Integers and times are written as differences, which makes the files both smaller and faster to
 /// write; everything is compressed by zstd.
-fn writer_properties() -> WriterProperties {
+pub(crate) fn writer_properties() -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(64 * 1024))
@@ -73,7 +97,7 @@ impl Table {
         Table { name: name.to_owned(), delta }
     }
 
-    fn failed(
+    pub(crate) fn failed(
         &self,
         what: &'static str,
     ) -> impl FnOnce(deltalake::DeltaTableError) -> LakeError + use<> {
@@ -109,33 +133,47 @@ impl Table {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn fence(&self, source: &str) -> Result<Option<i64>> {
+    pub async fn held(&self, source: &str) -> Result<Option<i64>> {
         let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
         let log_store = self.delta.log_store();
         snapshot.transaction_version(log_store.as_ref(), source).await.map_err(self.failed("read"))
     }
 
-    /// Appends rows and offsets in one commit, on exactly the version that is loaded, or not at all.
-    ///
-    /// The fence: the offsets are read from the very snapshot that the commit stands on, and the
-    /// commit succeeds only as the next version of it. When the commit returns an error, it may
-    /// have succeeded all the same, so the log is read before anything is said.
+    /// Appends rows in one commit, on exactly the version that is loaded, or not at all.
     ///
     /// # Errors
     /// If the store fails and the log shows that nothing was committed.
-    pub async fn append_once(
+    pub async fn append_once(&mut self, rows: &[RecordBatch]) -> Result<Appended> {
+        let written = self.write(rows).await?;
+        self.commit_once(&written, &[], &[]).await
+    }
+
+    /// Commits rows that were written, with where their sources stand then: on exactly the version
+    /// that is loaded, or not at all.
+    ///
+    /// The fences are compared with the very snapshot that the commit stands on, and the commit
+    /// succeeds only as the next version of it. (delta-rs compares them only with commits it races,
+    /// and takes an old offset again without a word: delta-rs#2580.) When the commit returns an error,
+    /// it may have succeeded all the same (delta-rs#2279), so the log is read before anything is said.
+    /// `marks` move other counters with the same commit, without any comparison.
+    ///
+    /// # Errors
+    /// If the store fails and the log shows that nothing was committed.
+    pub async fn commit_once(
         &mut self,
-        rows: &[RecordBatch],
-        offsets: &[(String, i64)],
+        written: &Written,
+        fences: &[Fence],
+        marks: &[(String, i64)],
     ) -> Result<Appended> {
-        for (source, offset) in offsets {
-            if self.fence(source).await?.is_some_and(|held| held >= *offset) {
-                return Ok(Appended::AlreadyThere);
+        for fence in fences {
+            if self.held(&fence.source).await? != fence.stands_on {
+                return Ok(Appended::Overtaken);
             }
         }
-        let adds = self.write(rows).await?;
-        let actions = adds.into_iter().map(Action::Add).collect();
-        self.commit(actions, offsets, SaveMode::Append).await
+        let actions = written.adds.iter().cloned().map(Action::Add).collect();
+        let mut counters: Vec<_> = fences.iter().map(|f| (f.source.clone(), f.last)).collect();
+        counters.extend_from_slice(marks);
+        self.commit(actions, &counters, SaveMode::Append).await
     }
 
     /// Replaces all rows in one commit, on exactly the version that is loaded.
@@ -143,28 +181,69 @@ impl Table {
     /// # Errors
     /// As [`Table::append_once`].
     pub async fn replace(&mut self, rows: &[RecordBatch]) -> Result<Appended> {
+        let mut actions: Vec<Action> = self
+            .file_views()
+            .await?
+            .iter()
+            .map(|file| Action::Remove(file.remove_action(true)))
+            .collect();
+        actions.extend(self.write(rows).await?.adds.into_iter().map(Action::Add));
+        self.commit(actions, &[], SaveMode::Overwrite).await
+    }
+
+    /// Replaces the rows of some files in one commit, on exactly the version that is loaded.
+    ///
+    /// # Errors
+    /// As [`Table::append_once`]; also if a file is not of this version.
+    pub async fn exchange(&mut self, files: &[String], rows: &[RecordBatch]) -> Result<Appended> {
+        let mut actions = Vec::new();
+        for file in self.file_views().await? {
+            let removed = file.remove_action(true);
+            if files.contains(&removed.path) {
+                actions.push(Action::Remove(removed));
+            }
+        }
+        if actions.len() != files.len() {
+            return Ok(Appended::Stale);
+        }
+        actions.extend(self.write(rows).await?.adds.into_iter().map(Action::Add));
+        self.commit(actions, &[], SaveMode::Overwrite).await
+    }
+
+    /// Paths of the files of the loaded version, as [`Table::provider_of_files`] takes them.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn files(&self) -> Result<Vec<String>> {
+        Ok(self.file_views().await?.iter().map(|file| file.remove_action(true).path).collect())
+    }
+
+    async fn file_views(&self) -> Result<Vec<LogicalFileView>> {
         let log_store = self.delta.log_store();
         let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
-        let old: Vec<_> = snapshot
+        snapshot
             .snapshot()
             .file_views(log_store.as_ref(), None)
             .try_collect()
             .await
-            .map_err(self.failed("read"))?;
-        let mut actions: Vec<Action> =
-            old.iter().map(|file| Action::Remove(file.remove_action(true))).collect();
-        actions.extend(self.write(rows).await?.into_iter().map(Action::Add));
-        self.commit(actions, &[], SaveMode::Overwrite).await
+            .map_err(self.failed("read"))
     }
 
-    async fn write(&self, rows: &[RecordBatch]) -> Result<Vec<Add>> {
+    /// Writes rows to files of the table, which belong to it only once they are committed.
+    ///
+    /// # Errors
+    /// If the store fails, or the rows do not fit the table.
+    pub async fn write(&self, rows: &[RecordBatch]) -> Result<Written> {
+        failpoint::here("before-data-files");
         let mut writer = RecordBatchWriter::for_table(&self.delta)
             .map_err(self.failed("write"))?
             .with_writer_properties(writer_properties());
         for batch in rows.iter().filter(|b| b.num_rows() > 0) {
             writer.write(batch.clone()).await.map_err(self.failed("write"))?;
         }
-        writer.flush().await.map_err(self.failed("write"))
+        let adds = writer.flush().await.map_err(self.failed("write"))?;
+        failpoint::here("after-data-files");
+        Ok(Written { adds })
     }
 
     async fn commit(
@@ -200,6 +279,7 @@ impl Table {
             .await;
         match committed {
             Ok(finalized) if finalized.version() == base + 1 => {
+                failpoint::here("after-commit");
                 self.delta.state = Some(finalized.snapshot());
                 Ok(Appended::Committed(base + 1))
             }

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray as _, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
-use lake::{Appended, Lake, Layout, Table, load_book, save_book};
+use lake::{Appended, Fence, Lake, Layout, Table, load_book, save_book};
 use schemas::book::{TABLES, parse_csv};
 
 fn schema() -> SchemaRef {
@@ -52,52 +54,118 @@ fn lake(dir: &tempfile::TempDir) -> Lake {
     Lake::open(dir.path().join("lake").to_str().unwrap()).unwrap()
 }
 
-fn offset(n: i64) -> Vec<(String, i64)> {
-    vec![("topic/0".to_owned(), n)]
-}
-
 #[tokio::test]
 async fn the_loser_of_a_race_appends_nothing_and_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
     let (mut one, mut other) = (table(&lake).await, table(&lake).await);
-    assert_eq!(one.append_once(&[rows("a", &[1, 2])], &[]).await.unwrap(), Appended::Committed(1));
-    assert_eq!(other.append_once(&[rows("b", &[3])], &[]).await.unwrap(), Appended::Stale);
+    assert_eq!(one.append_once(&[rows("a", &[1, 2])]).await.unwrap(), Appended::Committed(1));
+    assert_eq!(other.append_once(&[rows("b", &[3])]).await.unwrap(), Appended::Stale);
     assert_eq!(numbers(&lake.table("numbers").await.unwrap().unwrap()).await, [1, 2]);
     other.refresh().await.unwrap();
-    assert_eq!(other.append_once(&[rows("b", &[3])], &[]).await.unwrap(), Appended::Committed(2));
+    assert_eq!(other.append_once(&[rows("b", &[3])]).await.unwrap(), Appended::Committed(2));
     assert_eq!(numbers(&other).await, [1, 2, 3]);
 }
 
+/// Appends numbers whose source stood at `stands_on` and stands at `last` then.
+async fn append_from(
+    table: &mut Table,
+    numbers: &[i64],
+    stands_on: Option<i64>,
+    last: i64,
+) -> Appended {
+    let written = table.write(&[rows("a", numbers)]).await.unwrap();
+    table.commit_once(&written, &[fence(stands_on, last)], &[]).await.unwrap()
+}
+
+fn fence(stands_on: Option<i64>, last: i64) -> Fence {
+    Fence { source: "topic/0".to_owned(), stands_on, last }
+}
+
 #[tokio::test]
-async fn offsets_that_are_held_are_not_taken_again() {
+async fn rows_are_taken_only_where_their_source_stands() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
     let mut one = table(&lake).await;
-    assert_eq!(one.fence("topic/0").await.unwrap(), None);
-    assert_eq!(
-        one.append_once(&[rows("a", &[1])], &offset(10)).await.unwrap(),
-        Appended::Committed(1)
-    );
-    assert_eq!(one.fence("topic/0").await.unwrap(), Some(10));
-    // Redelivered, by this writer and by one that loads the table anew; delta-rs would take them.
-    for again in [9, 10] {
-        assert_eq!(
-            one.append_once(&[rows("a", &[1])], &offset(again)).await.unwrap(),
-            Appended::AlreadyThere
-        );
+    assert_eq!(one.held("topic/0").await.unwrap(), None);
+    assert_eq!(append_from(&mut one, &[1], None, 10).await, Appended::Committed(1));
+    assert_eq!(one.held("topic/0").await.unwrap(), Some(10));
+    // Redelivered, or by a writer that has lost the source, or beyond a gap; by this writer and by one
+    // that loads the table anew. delta-rs would take them all.
+    for (stands_on, last) in [(None, 9), (None, 10), (Some(9), 12), (Some(11), 12)] {
+        assert_eq!(append_from(&mut one, &[7], stands_on, last).await, Appended::Overtaken);
         let mut anew = lake.table("numbers").await.unwrap().unwrap();
-        assert_eq!(
-            anew.append_once(&[rows("a", &[1])], &offset(again)).await.unwrap(),
-            Appended::AlreadyThere
-        );
+        assert_eq!(append_from(&mut anew, &[7], stands_on, last).await, Appended::Overtaken);
     }
     // Offsets may have holes.
-    assert_eq!(
-        one.append_once(&[rows("a", &[2])], &offset(25)).await.unwrap(),
-        Appended::Committed(2)
-    );
+    assert_eq!(append_from(&mut one, &[2], Some(10), 25).await, Appended::Committed(2));
     assert_eq!(numbers(&one).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_commit_that_lost_its_race_can_be_tried_again_without_writing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut one, mut other) = (table(&lake).await, table(&lake).await);
+    let written = other.write(&[rows("b", &[3])]).await.unwrap();
+    one.append_once(&[rows("a", &[1])]).await.unwrap();
+    let marks = [("receipts".to_owned(), 4)];
+    let fences = [fence(None, 5)];
+    assert_eq!(other.commit_once(&written, &fences, &marks).await.unwrap(), Appended::Stale);
+    other.refresh().await.unwrap();
+    assert_eq!(other.commit_once(&written, &fences, &marks).await.unwrap(), Appended::Committed(2));
+    assert_eq!(other.commit_once(&written, &fences, &marks).await.unwrap(), Appended::Overtaken);
+    assert_eq!(numbers(&other).await, [1, 3]);
+    assert_eq!(other.held("receipts").await.unwrap(), Some(4));
+}
+
+#[tokio::test]
+async fn the_rows_of_a_file_are_exchanged_in_one_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let mut one = table(&lake).await;
+    one.append_once(&[rows("a", &[1, 2])]).await.unwrap();
+    one.append_once(&[rows("b", &[3])]).await.unwrap();
+    let mut late = one.clone();
+    let files = one.files().await.unwrap();
+    let old: Vec<String> = files.into_iter().filter(|f| f.starts_with("kind=a/")).collect();
+    let new = [rows("a", &[1]), rows("b", &[20])];
+    assert_eq!(one.exchange(&old, &new).await.unwrap(), Appended::Committed(3));
+    assert_eq!(numbers(&one).await, [1, 3, 20]);
+    // Whoever comes later has to look again.
+    assert_eq!(late.exchange(&old, &new).await.unwrap(), Appended::Stale);
+    late.refresh().await.unwrap();
+    assert_eq!(late.exchange(&old, &new).await.unwrap(), Appended::Stale);
+    assert_eq!(numbers(&late).await, [1, 3, 20]);
+}
+
+#[tokio::test]
+async fn files_are_merged_while_others_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let mut one = table(&lake).await;
+    for n in 0..12 {
+        assert_eq!(
+            append_from(&mut one, &[n], (n > 0).then(|| n - 1), n).await,
+            Appended::Committed(n as u64 + 1)
+        );
+    }
+    let (mut upkeep, reader) = (one.clone(), one.clone());
+    // The writer does not know of the merge yet.
+    let merged = upkeep.optimize(NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
+    assert_eq!((merged.files_removed, merged.files_added), (12, 1));
+    assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Stale);
+    one.refresh().await.unwrap();
+    assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Committed(14));
+    let all: Vec<i64> = (0..13).collect();
+    assert_eq!(numbers(&one).await, all);
+    // What is merged is not new.
+    assert_eq!(one.changes_since(12).await.unwrap().unwrap().added.len(), 1);
+    // Nothing is old enough to be removed, so who reads an older version is not disturbed.
+    let week = Duration::from_secs(7 * 24 * 3600);
+    assert_eq!(one.vacuum(week, false).await.unwrap().files, Vec::<String>::new());
+    assert_eq!(numbers(&reader).await, all[..12]);
+    assert!(one.vacuum(Duration::from_secs(60), false).await.is_err(), "shorter than promised");
 }
 
 #[tokio::test]
@@ -106,7 +174,7 @@ async fn a_version_can_be_pinned_and_what_came_since_is_known() {
     let lake = lake(&dir);
     let mut one = table(&lake).await;
     for n in 1..=4 {
-        one.append_once(&[rows(if n % 2 == 0 { "even" } else { "odd" }, &[n])], &[]).await.unwrap();
+        one.append_once(&[rows(if n % 2 == 0 { "even" } else { "odd" }, &[n])]).await.unwrap();
     }
     let pinned = lake.table_at("numbers", 2).await.unwrap().unwrap();
     assert_eq!(numbers(&pinned).await, [1, 2]);

@@ -55,6 +55,12 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $text),* }
             }
 
+            /// The reason of a code.
+            #[must_use]
+            pub fn parse(code: &str) -> Option<Reason> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+            }
+
             /// What a person can do about it.
             #[must_use]
             pub fn advice(self) -> &'static str {

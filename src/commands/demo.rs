@@ -51,7 +51,8 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     ))?;
 
     heading("2. What became of the reports: received = accepted + duplicate + suspended");
-    let summary = ingest::take_in(&[dir.join("reports")], None, None, &lake, &config, runtime)?;
+    let summary =
+        ingest::take_in(&[dir.join("reports")], None, None, &lake, &config, runtime)?.summary;
     output::rows(config.format, &ingest::balance(&summary))?;
     if summary.received != summary.accepted + summary.duplicate + summary.suspended_total() {
         return Err(Failure::Failed(anyhow!("the balance does not hold")));

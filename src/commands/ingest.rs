@@ -1,13 +1,15 @@
 //! `ingest files`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use ingest::core::keyring::Keyring;
+use ingest::core::report::Delivery;
 use ingest::shell::files::list;
-use ingest::shell::rows::Delivery;
-use ingest::shell::runner::{Settings, Summary, ingest_files};
+use ingest::shell::mediation::{Judging, Summary};
+use ingest::shell::runner::{Settings, Taken, ingest_files};
 use lake::{Lake, load_book};
 use schemas::disposition::SignaturePolicy;
 use serde_json::json;
@@ -16,6 +18,9 @@ use tokio::runtime::Runtime;
 use crate::cli::{Failure, Format, Outcome};
 use crate::config::Config;
 use crate::output::{self, Rows};
+
+/// Rows of files wait this long for their commit.
+const FLUSH_AGE_MS_MAX: u64 = 10_000;
 
 pub fn files(
     paths: &[PathBuf],
@@ -26,9 +31,9 @@ pub fn files(
 ) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
     let started = Instant::now();
-    let summary = take_in(paths, policy, collector, &lake, config, runtime)?;
-    print(&summary, started.elapsed(), config)?;
-    Ok(if summary.suspended.is_empty() { Outcome::Done } else { Outcome::Found })
+    let taken = take_in(paths, policy, collector, &lake, config, runtime)?;
+    print(&taken, started.elapsed(), config)?;
+    Ok(if taken.summary.suspended.is_empty() { Outcome::Done } else { Outcome::Found })
 }
 
 /// Takes in all files under the paths.
@@ -39,7 +44,7 @@ pub fn take_in(
     lake: &Lake,
     config: &Config,
     runtime: &Runtime,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<Taken> {
     let files = list(paths).map_err(|(path, error)| {
         anyhow!(error).context(format!("cannot read {}", path.display()))
     })?;
@@ -56,14 +61,12 @@ pub fn take_in(
         "{wide_bar} {pos}/{len} files, {msg} reports, {elapsed}",
     );
     let settings = Settings {
-        limits: config.limits,
-        flush: config.flush,
-        rules,
+        judging: Judging { limits: config.limits, rules, keyring: Arc::new(keyring) },
+        flush: config.flush(FLUSH_AGE_MS_MAX),
         delivery: Delivery {
             collector: collector.unwrap_or_else(|| config.collector.clone()),
             ..Delivery::default()
         },
-        keyring,
         clock: &|| config.now(),
         progress: &|reports, files| {
             bar.set_position(files);
@@ -79,9 +82,9 @@ pub fn take_in(
         .enable_all()
         .build()
         .context("cannot start the thread for commits")?;
-    let summary = ingest_files(commits.handle(), lake, &cache_dir, &files, &settings);
+    let taken = ingest_files(commits.handle(), lake, &cache_dir, &files, &settings);
     bar.finish_and_clear();
-    summary.context("the ingest stopped; what was committed stays, run it again to go on")
+    taken.context("the ingest stopped; what was committed stays, run it again to go on")
 }
 
 /// Reports a second, to the unit.
@@ -89,7 +92,8 @@ fn rate(reports: u64, elapsed: Duration) -> u64 {
     u64::try_from(u128::from(reports) * 1_000_000 / elapsed.as_micros().max(1)).unwrap_or(u64::MAX)
 }
 
-fn print(summary: &Summary, elapsed: Duration, config: &Config) -> anyhow::Result<()> {
+fn print(taken: &Taken, elapsed: Duration, config: &Config) -> anyhow::Result<()> {
+    let summary = &taken.summary;
     let seconds = format!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis());
     if config.format == Format::Json {
         let suspended: serde_json::Map<String, serde_json::Value> =
@@ -113,7 +117,7 @@ fn print(summary: &Summary, elapsed: Duration, config: &Config) -> anyhow::Resul
         &format!(
             "{seconds} s, {} reports a second, {} commits",
             rate(summary.received, elapsed),
-            summary.commits
+            taken.commits
         ),
     );
     Ok(())

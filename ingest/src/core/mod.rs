@@ -9,3 +9,4 @@ pub mod json;
 pub mod keyring;
 pub mod mediate;
 pub mod report;
+pub mod worker;

@@ -1,5 +1,7 @@
 //! A report on its way through mediation: each stage takes the type that the stage before made.
 
+use std::sync::Arc;
+
 use schemas::disposition::{Disposition, Reason, SignatureStatus};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
@@ -9,7 +11,7 @@ use schemas::udi::Udi;
 pub struct Position {
     /// A path, or a path and the archive member (`a.tar.gz!b.tar.gz!dev_1.txt`).
     pub source: String,
-    /// Number of the report in its input, from 0.
+    /// Number of the report in its input, from 0; of a Kafka record, its offset.
     pub offset: u64,
 }
 
@@ -23,6 +25,24 @@ pub struct RawReport {
     pub refused: Option<(Reason, String)>,
     /// Elements beside the report in its document, kept as evidence.
     pub context: Vec<u8>,
+}
+
+/// What the collector said of the reports of a delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Delivery {
+    pub collector: String,
+    pub smart_account: Option<String>,
+    pub virtual_account: Option<String>,
+}
+
+/// A report as it came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    pub raw: RawReport,
+    pub delivery: Arc<Delivery>,
+    /// Of a Kafka record; its offset is the position's.
+    pub partition: Option<i32>,
+    pub received_at: EpochSeconds,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

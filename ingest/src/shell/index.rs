@@ -86,6 +86,8 @@ pub struct Index {
     reports: Keyspace,
     state: Keyspace,
     version: u64,
+    /// How often commits of other writers were taken in since it was opened.
+    foreign: u64,
 }
 
 const AT: &str = "at";
@@ -142,7 +144,7 @@ impl Index {
         };
         let reports = database.keyspace("reports", options).map_err(failed)?;
         let state = database.keyspace("state", options).map_err(failed)?;
-        Ok(Index { path: path.to_path_buf(), database, reports, state, version: 0 })
+        Ok(Index { path: path.to_path_buf(), database, reports, state, version: 0, foreign: 0 })
     }
 
     fn discard(path: &Path) -> Result<()> {
@@ -175,6 +177,7 @@ impl Index {
         if self.version == journal.version() {
             return Ok(());
         }
+        self.foreign += 1;
         let changes = journal.changes_since(self.version).await?;
         let session =
             SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
@@ -205,6 +208,12 @@ impl Index {
             self.insert(entries(&batch.map_err(read)?)?.into_iter(), None)?;
         }
         self.record(std::iter::empty(), journal)
+    }
+
+    /// Changes whenever the index learns of reports that this process did not commit.
+    #[must_use]
+    pub fn foreign(&self) -> u64 {
+        self.foreign
     }
 
     /// Looks a report up.

@@ -2,5 +2,7 @@
 
 pub mod files;
 pub mod index;
+pub mod mediation;
 pub mod rows;
 pub mod runner;
+pub mod writer;

@@ -12,23 +12,13 @@ use arrow::error::ArrowError;
 use schemas::journal::{MEASUREMENT, SCHEMA, UDI, stored_id};
 use schemas::period::EpochSeconds;
 
-use crate::core::report::{Judged, Measurement, Position, Readings};
+use crate::core::report::{Arrival, Judged, Measurement, Readings};
 
 /// What a row is made of.
 pub struct Row<'a> {
-    pub position: &'a Position,
-    pub text: &'a [u8],
-    pub context: &'a [u8],
+    pub arrival: &'a Arrival,
     pub readings: &'a Readings,
     pub judged: &'a Judged,
-}
-
-/// What the collector said of all reports of a delivery.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Delivery {
-    pub collector: String,
-    pub smart_account: Option<String>,
-    pub virtual_account: Option<String>,
 }
 
 /// Rows under construction. Columns stand in the order of [`SCHEMA`].
@@ -111,13 +101,9 @@ impl Rows {
     ///
     /// # Errors
     /// If the rows hold more measurements than a list column can (2^31), long after a flush is due.
-    pub fn push(
-        &mut self,
-        row: &Row<'_>,
-        delivery: &Delivery,
-        received_at: EpochSeconds,
-    ) -> Result<(), ArrowError> {
-        let Row { position, readings, judged, .. } = row;
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), ArrowError> {
+        let Row { arrival, readings, judged } = row;
+        let Arrival { raw, delivery, partition, received_at } = arrival;
         let digest = readings.payload_sha256.as_ref().map(|d| hex(d));
         let texts: [Option<&str>; 14] = [
             Some(judged.disposition.as_str()),
@@ -133,7 +119,7 @@ impl Rows {
             Some(&delivery.collector),
             delivery.smart_account.as_deref(),
             delivery.virtual_account.as_deref(),
-            Some(&position.source),
+            Some(&raw.position.source),
         ];
         for (builder, text) in self.texts.iter_mut().zip(texts) {
             builder.append_option(text);
@@ -141,21 +127,21 @@ impl Rows {
         self.report_id.append_option(readings.report_id.map(i128::from));
         self.layout.append_option(readings.layout);
         self.utility.append_option(readings.layout.map(|_| readings.utility));
-        self.received_at.push(micros(received_at));
+        self.received_at.push(micros(*received_at));
         let span = readings.usage_span();
         self.usage_start.push(span.map(|s| micros(s.0)));
         self.usage_end.push(span.map(|s| micros(s.1)));
-        self.partition.append_null();
-        self.offset.append_value(i64::try_from(position.offset).unwrap_or(i64::MAX));
+        self.partition.append_option(*partition);
+        self.offset.append_value(i64::try_from(raw.position.offset).unwrap_or(i64::MAX));
         for udi in &readings.ha_udi {
             self.ha_pid.append_value(&udi.pid);
             self.ha_serial.append_value(&udi.serial);
         }
         self.ha.push(readings.ha_udi.len(), !readings.ha_udi.is_empty())?;
         self.push_measurements(&readings.measurements)?;
-        self.raw.append_value(row.text);
-        self.context.append_option((!row.context.is_empty()).then_some(row.context));
-        self.bytes += row.text.len() + row.context.len() + 64 * readings.measurements.len();
+        self.raw.append_value(&raw.text);
+        self.context.append_option((!raw.context.is_empty()).then_some(&raw.context));
+        self.bytes += raw.text.len() + raw.context.len() + 64 * readings.measurements.len();
         Ok(())
     }
 

@@ -163,7 +163,7 @@ pub async fn reconcile(
         }
         let rows = ledger::line_rows(&reconciled.lines, snapshot.versions(), clock())?;
         if let Some(mut table) = snapshot.ledger
-            && let Appended::Committed(version) = table.append_once(&[rows], &[]).await?
+            && let Appended::Committed(version) = table.append_once(&[rows]).await?
         {
             tracing::info!(version, lines = reconciled.lines.len(), "lines posted");
             return Ok(reconciled);
@@ -230,9 +230,9 @@ pub async fn close(
         let closed_at = clock();
         let manifest = manifest(period, &lines, &table, versions, closed_at);
         let row = ledger::close_row(period, &manifest, versions, closed_at)?;
-        match table.append_once(&[row], &[]).await? {
+        match table.append_once(&[row]).await? {
             Appended::Committed(_) => return Ok(manifest),
-            Appended::Stale | Appended::AlreadyThere => table.refresh().await?,
+            Appended::Stale | Appended::Overtaken => table.refresh().await?,
         }
     }
 }

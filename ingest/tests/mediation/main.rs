@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod simulation;
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write as _};
 
@@ -44,7 +46,8 @@ impl Keys {
         Keys {
             ed25519: Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap(),
             other: Ed25519KeyPair::from_seed_unchecked(&[2; 32]).unwrap(),
-            rsa: RsaKeyPair::from_pkcs8(include_bytes!("../../src/fleet/demo-rsa-1.der")).unwrap(),
+            rsa: RsaKeyPair::from_pkcs8(include_bytes!("../../../src/fleet/demo-rsa-1.der"))
+                .unwrap(),
             p256: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, p256.as_ref()).unwrap(),
         }
     }

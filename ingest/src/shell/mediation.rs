@@ -1,0 +1,352 @@
+//! From reports to judged rows: decoding and signatures on all cores, dispositions in the order of
+//! arrival.
+//!
+//! A report counts as known to this process from the moment it is accepted, and to any other once its
+//! commit is durable. When another writer's commit comes in between, what was judged before it is
+//! judged again, from the bytes in the rows themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use rayon::prelude::*;
+use schemas::disposition::{Disposition, Reason, SignatureStatus};
+use schemas::journal;
+use schemas::period::EpochSeconds;
+
+use super::index::{Digest, Index, IndexError, ReportKey};
+use super::rows::{Row, Rows};
+use crate::core::carrier::CarrierLimits;
+use crate::core::decode::decode;
+use crate::core::keyring::Keyring;
+use crate::core::mediate::{Checked, Probe, Rules, check_origin, check_signature, judge, suspend};
+use crate::core::report::{
+    Arrival, DecodedReport, Delivery, Judged, Position, RawReport, Readings, RefusedReport,
+};
+
+/// By what reports are judged.
+#[derive(Clone)]
+pub struct Judging {
+    pub limits: CarrierLimits,
+    pub rules: Rules,
+    pub keyring: Arc<Keyring>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MediationError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("the rows do not fit the journal's columns")]
+    Rows(#[from] arrow::error::ArrowError),
+    #[error("a row of the journal cannot be judged again: {0}")]
+    NotAJournal(&'static str),
+}
+
+type Result<T, E = MediationError> = std::result::Result<T, E>;
+
+/// What became of reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub received: u64,
+    pub accepted: u64,
+    pub duplicate: u64,
+    pub suspended: BTreeMap<Reason, u64>,
+    pub verified: u64,
+    pub unverifiable: u64,
+}
+
+impl Summary {
+    fn count(&mut self, judged: &Judged) {
+        self.received += 1;
+        match (judged.disposition, judged.reason) {
+            (Disposition::Duplicate, _) => self.duplicate += 1,
+            (Disposition::Suspended, reason) => {
+                *self.suspended.entry(reason.unwrap_or(Reason::Malformed)).or_default() += 1;
+            }
+            (Disposition::Accepted, _) => self.accepted += 1,
+        }
+        match judged.signature {
+            Some(SignatureStatus::Verified) => self.verified += 1,
+            Some(SignatureStatus::Unverifiable) => self.unverifiable += 1,
+            None => {}
+        }
+    }
+
+    pub fn add(&mut self, other: &Summary) {
+        self.received += other.received;
+        self.accepted += other.accepted;
+        self.duplicate += other.duplicate;
+        for (reason, n) in &other.suspended {
+            *self.suspended.entry(*reason).or_default() += n;
+        }
+        self.verified += other.verified;
+        self.unverifiable += other.unverifiable;
+    }
+
+    #[must_use]
+    pub fn suspended_total(&self) -> u64 {
+        self.suspended.values().sum()
+    }
+}
+
+/// Reports accepted in rows that are not durable yet.
+pub type Fresh = HashMap<ReportKey, Digest>;
+
+/// Rows that belong together: one commit's, or what is gathered for one.
+#[derive(Default)]
+pub struct Gathered {
+    rows: Rows,
+    fresh: Fresh,
+    summary: Summary,
+    /// State of the index that the first of them was judged by.
+    judged_by: Option<u64>,
+}
+
+/// Rows ready to be committed.
+#[derive(Clone)]
+pub struct Batch {
+    pub rows: RecordBatch,
+    pub fresh: Fresh,
+    pub summary: Summary,
+    judged_by: u64,
+}
+
+/// A report between decoding and its disposition.
+enum Decoded {
+    Good { report: Box<DecodedReport>, key: ReportKey, probe: Probe, checked: Option<Checked> },
+    Refused(Box<RefusedReport>),
+}
+
+impl Gathered {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes of raw evidence.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// Judges reports, in their order. `in_commit` are those whose commit is under way before them.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn take(
+        &mut self,
+        arrivals: &[Arrival],
+        judging: &Judging,
+        index: &Index,
+        in_commit: Option<&Fresh>,
+    ) -> Result<()> {
+        self.judged_by.get_or_insert(index.foreign());
+        let mut decoded: Vec<Decoded> =
+            arrivals.par_iter().map(|arrival| decode_one(arrival, judging)).collect();
+        for one in &mut decoded {
+            if let Decoded::Good { report, key, probe, .. } = one {
+                let digest = &report.payload_sha256;
+                let held = self.fresh.get(key).or_else(|| in_commit.and_then(|c| c.get(key)));
+                *probe = match held {
+                    Some(held) => known(held, digest),
+                    None => index.probe(key, digest)?,
+                };
+            }
+        }
+        decoded.par_iter_mut().for_each(|one| {
+            if let Decoded::Good { report, probe: Probe::New | Probe::Conflict, checked, .. } = one
+            {
+                *checked = Some(check_signature(report, &judging.keyring, &judging.rules));
+            }
+        });
+        for (arrival, one) in arrivals.iter().zip(decoded) {
+            self.conclude(arrival, one)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a report its disposition and makes it a row.
+    fn conclude(&mut self, arrival: &Arrival, decoded: Decoded) -> Result<()> {
+        let (judged, readings) = match decoded {
+            Decoded::Refused(refused) => (suspend(&refused), refused.readings),
+            Decoded::Good { report, key, probe, checked } => {
+                // A copy that stood before it among these very reports may have been accepted.
+                let probe = match self.fresh.get(&key) {
+                    Some(held) => known(held, &report.payload_sha256),
+                    None => probe,
+                };
+                let judged = judge(probe, checked);
+                if judged.disposition == Disposition::Accepted {
+                    self.fresh.insert(key, report.payload_sha256);
+                }
+                (judged, report.readings)
+            }
+        };
+        self.summary.count(&judged);
+        Ok(self.rows.push(&Row { arrival, readings: &readings, judged: &judged })?)
+    }
+
+    /// The rows as a batch; nothing is left.
+    ///
+    /// # Errors
+    /// Only if the columns do not fit the schema, which would be a bug.
+    pub fn finish(&mut self) -> Result<Batch> {
+        let mut gathered = std::mem::take(self);
+        Ok(Batch {
+            rows: gathered.rows.finish()?,
+            fresh: gathered.fresh,
+            summary: gathered.summary,
+            judged_by: gathered.judged_by.unwrap_or_default(),
+        })
+    }
+}
+
+impl Batch {
+    /// Judges the rows again, if the index knows reports now that it did not know when they were
+    /// judged, and some are among these. True if anything changed.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn judge_again(&mut self, judging: &Judging, index: &Index) -> Result<bool> {
+        if self.judged_by == index.foreign() {
+            return Ok(false);
+        }
+        let mut changed = false;
+        for (key, digest) in &self.fresh {
+            changed |= index.probe(key, digest)? != Probe::New;
+        }
+        if changed {
+            let arrivals = arrivals_of(&self.rows, judging)?;
+            let mut gathered = Gathered::default();
+            gathered.take(&arrivals, judging, index, None)?;
+            *self = gathered.finish()?;
+        }
+        self.judged_by = index.foreign();
+        Ok(changed)
+    }
+}
+
+fn known(held: &Digest, digest: &Digest) -> Probe {
+    if held == digest { Probe::Duplicate } else { Probe::Conflict }
+}
+
+/// Everything about one report that needs neither the index nor the keys.
+fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
+    let Arrival { raw, delivery, received_at, .. } = arrival;
+    let refuse = |reason, detail, readings| {
+        Decoded::Refused(Box::new(RefusedReport { reason, detail, readings }))
+    };
+    if let Some((reason, detail)) = &raw.refused {
+        return refuse(*reason, detail.clone(), Readings::default());
+    }
+    match decode(&raw.text, &judging.limits.report, *received_at) {
+        Err(refused) => Decoded::Refused(refused),
+        Ok(report) => match check_origin(&report, &delivery.collector, &judging.rules) {
+            Some((reason, detail)) => refuse(reason, detail, report.readings),
+            None => Decoded::Good {
+                key: ReportKey::new(&report.udi, report.report_id),
+                report: Box::new(report),
+                probe: Probe::New,
+                checked: None,
+            },
+        },
+    }
+}
+
+/// Rows of the journal as the reports that they were, to be judged anew.
+///
+/// # Errors
+/// If the rows are not the journal's own.
+pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>> {
+    let wrong = MediationError::NotAJournal;
+    let column = |name: &'static str| rows.column_by_name(name).ok_or(wrong(name));
+    let text = |name: &'static str| column(name)?.as_string_opt::<i32>().ok_or(wrong(name));
+    let bytes = |name: &'static str| column(name)?.as_binary_opt::<i32>().ok_or(wrong(name));
+    let (reasons, details) = (text("reason")?, text("detail")?);
+    let (sources, collectors) = (text("source")?, text("collector")?);
+    let (smart, virtual_) = (text("smart_account")?, text("virtual_account")?);
+    let (raw, context) = (bytes("raw")?, bytes("context")?);
+    let number = |name| column(name)?.as_primitive_opt::<Int64Type>().ok_or(wrong(name));
+    let offsets = number("offset")?;
+    let partitions =
+        column("partition")?.as_primitive_opt::<Int32Type>().ok_or(wrong("partition"))?;
+    let received = column("received_at")?
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or(wrong("received_at"))?;
+    let owned = |array: &arrow::array::StringArray, i: usize| {
+        array.is_valid(i).then(|| array.value(i).to_owned())
+    };
+    let mut deliveries: HashMap<Delivery, Arc<Delivery>> = HashMap::new();
+    (0..rows.num_rows())
+        .map(|i| {
+            let delivery = Delivery {
+                collector: owned(collectors, i).unwrap_or_default(),
+                smart_account: owned(smart, i),
+                virtual_account: owned(virtual_, i),
+            };
+            let delivery = match deliveries.get(&delivery) {
+                Some(shared) => Arc::clone(shared),
+                None => {
+                    let shared = Arc::new(delivery.clone());
+                    deliveries.insert(delivery, Arc::clone(&shared));
+                    shared
+                }
+            };
+            let received_at = seconds(received.value(i));
+            let reason = owned(reasons, i).and_then(|r| Reason::parse(&r));
+            let refused = reason
+                .filter(|reason| refused_by_carrier(*reason, raw.value(i), received_at, judging))
+                .map(|reason| (reason, owned(details, i).unwrap_or_default()));
+            Ok(Arrival {
+                raw: RawReport {
+                    position: Position {
+                        source: owned(sources, i).unwrap_or_default(),
+                        offset: u64::try_from(offsets.value(i)).unwrap_or_default(),
+                    },
+                    text: raw.value(i).to_vec(),
+                    refused,
+                    context: if context.is_valid(i) {
+                        context.value(i).to_vec()
+                    } else {
+                        Vec::new()
+                    },
+                },
+                delivery,
+                partition: partitions.is_valid(i).then(|| partitions.value(i)),
+                received_at,
+            })
+        })
+        .collect()
+}
+
+/// True if it was not decoding that found the reason: the bytes are no report, but what the carrier
+/// kept of an input.
+fn refused_by_carrier(
+    reason: Reason,
+    raw: &[u8],
+    received_at: EpochSeconds,
+    judging: &Judging,
+) -> bool {
+    matches!(reason, Reason::Malformed | Reason::TooLarge | Reason::TooDeep)
+        && decode(raw, &judging.limits.report, received_at).err().map(|e| e.reason) != Some(reason)
+}
+
+fn seconds(micros: i64) -> EpochSeconds {
+    micros.div_euclid(1_000_000)
+}
+
+/// How the journal is laid out.
+#[must_use]
+pub fn journal_layout() -> lake::Layout {
+    lake::Layout {
+        schema: journal::SCHEMA.clone(),
+        partition_columns: &[journal::PARTITION_COLUMN],
+        statistics: &["received_at", "usage_start", "usage_end", "reason", "partition", "offset"],
+    }
+}
