@@ -91,6 +91,9 @@ pub enum Command {
     /// Suspended reports
     #[command(subcommand)]
     Suspense(SuspenseCommand),
+    /// Upkeep of the lake's tables
+    #[command(subcommand)]
+    Lake(LakeCommand),
     /// Computes what is due and posts the difference
     #[command(after_help = "Example: rumledger reconcile --period 2026-10 --dry-run")]
     Reconcile {
@@ -134,18 +137,18 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum FleetCommand {
-    /// Writes book/ and reports/; the same seed gives the same reports
+    /// Writes book/ and reports/, or sends the reports to Kafka; the same seed gives the same reports
     #[command(
-        after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000 --devices 200 --seed 7"
+        after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000 --devices 200 --seed 7\n         rumledger fleet generate --brokers localhost:9092 --out ./fleet --reports 10000"
     )]
     Generate(FleetArgs),
 }
 
 #[derive(Args, Clone, Debug)]
 pub struct FleetArgs {
-    /// Folder to write book/ and reports/ to
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    /// Folder to write book/ and reports/ to; with --brokers only book/
+    #[arg(long, value_name = "DIR", required_unless_present = "brokers")]
+    pub out: Option<PathBuf>,
     /// Reports in all, duplicates and broken ones among them
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub reports: u64,
@@ -170,6 +173,75 @@ pub struct FleetArgs {
     /// Reports in one file
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub per_file: u64,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Topic to send the reports to
+    #[arg(long, default_value = REPORTS_TOPIC, env = "RUMLEDGER_TOPIC")]
+    pub topic: String,
+    /// Partitions of the topic, where it has to be made [default: as the broker has it]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub partitions: Option<i32>,
+    /// Sends in transactions, and so many percent of them twice: aborted first, then committed
+    #[arg(long, default_value_t = 0, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
+    pub abort: u64,
+    /// Sends copies without a key, so that they reach other partitions than what they copy
+    #[arg(long)]
+    pub scatter: bool,
+}
+
+/// The topics of contract 1.4.
+pub const REPORTS_TOPIC: &str = "slp.rum.reports";
+pub const TRUST_TOPIC: &str = "slp.trust-codes";
+pub const RECEIPTS_TOPIC: &str = "slp.rum.receipts";
+
+/// How to reach Kafka.
+#[derive(Args, Clone, Debug, Default)]
+pub struct KafkaArgs {
+    /// Brokers to begin with: HOST:PORT,…
+    #[arg(long, env = "RUMLEDGER_BROKERS", value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// Any setting of librdkafka; a secret is given as KEY.file=PATH or by RUMLEDGER_KAFKA_KEY
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub settings: Vec<(String, String)>,
+    /// Allows an unencrypted connection to other machines
+    #[arg(long, env = "RUMLEDGER_ALLOW_PLAINTEXT")]
+    pub allow_plaintext: bool,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct StreamArgs {
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Consumer group; workers of one group share the partitions [default: rumledger]
+    #[arg(long, env = "RUMLEDGER_GROUP")]
+    pub group: Option<String>,
+    /// Topic of the reports [default: slp.rum.reports]
+    #[arg(long, env = "RUMLEDGER_TOPIC")]
+    pub topic: Option<String>,
+    /// Topic of the trust codes, '' for none [default: slp.trust-codes]
+    #[arg(long, env = "RUMLEDGER_TRUST_TOPIC", value_name = "TOPIC")]
+    pub trust_topic: Option<String>,
+    /// Topic of the receipts, '' for none [default: slp.rum.receipts]
+    #[arg(long, env = "RUMLEDGER_RECEIPTS_TOPIC", value_name = "TOPIC")]
+    pub receipts_topic: Option<String>,
+    /// Ends when nothing came for so long
+    #[arg(long, value_name = "SECONDS")]
+    pub idle_exit: Option<u64>,
+    /// Address of /metrics, /healthz and /readyz, or off [default: 127.0.0.1:9464, if it is free]
+    #[arg(long, env = "RUMLEDGER_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Which unverifiable reports are accepted: accept-prepaid, accept or suspend
+    #[arg(long, env = "RUMLEDGER_SIGNATURE_POLICY", value_name = "POLICY")]
+    pub signature_policy: Option<SignaturePolicy>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -212,10 +284,44 @@ pub enum IngestCommand {
         #[arg(long, env = "RUMLEDGER_COLLECTOR", value_name = "NAME")]
         collector: Option<String>,
     },
+    /// Takes in reports from Kafka until it is stopped; SIGTERM drains
+    #[command(
+        after_help = "Example: rumledger ingest kafka --brokers localhost:9092 --group billing --idle-exit 30"
+    )]
+    Kafka(StreamArgs),
+}
+
+#[derive(Subcommand)]
+pub enum LakeCommand {
+    /// Merges small files of the journal and the other tables, and writes checkpoints; ingestion and
+    /// readers go on
+    #[command(after_help = "Example: rumledger lake optimize --target-mb 256")]
+    Optimize {
+        /// Size that merged files come up to
+        #[arg(long, default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
+        target_mb: u64,
+    },
+    /// Removes files that no version younger than the limit needs
+    #[command(after_help = "Example: rumledger lake vacuum --dry-run")]
+    Vacuum {
+        /// Versions younger than this stay readable; at least 168
+        #[arg(long, default_value_t = 168, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(168..=87_600))]
+        keep_hours: u64,
+        /// Names the files, removes nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Subcommand)]
 pub enum SuspenseCommand {
+    /// Judges suspended reports again, after a trust code or a rule changed
+    #[command(after_help = "Example: rumledger suspense retry --reason trust-unknown")]
+    Retry {
+        /// Only those suspended for this reason
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Lists suspended reports, in the order in which they came
     #[command(after_help = "Example: rumledger suspense list --reason trust-unknown")]
     List {

@@ -7,12 +7,13 @@ use anyhow::{Context as _, anyhow, bail};
 use ingest::core::carrier::CarrierLimits;
 use ingest::core::mediate::Rules;
 use ingest::core::worker::FlushLimits;
+use ingest::shell::kafka::client::Connection;
 use schemas::disposition::SignaturePolicy;
 use schemas::key::Algorithm;
 use schemas::period::{EpochSeconds, Moment};
 use serde::Deserialize;
 
-use crate::cli::{Format, Global};
+use crate::cli::{Format, Global, KafkaArgs};
 
 /// The configuration file. Every key is also an environment variable: `RUMLEDGER_` and the key in
 /// capitals; lists and tables are written `a,b` and `a=b,c=d` there.
@@ -34,6 +35,23 @@ struct File {
     flush_rows_max: Option<u64>,
     flush_bytes_max: Option<u64>,
     flush_age_ms_max: Option<u64>,
+    #[serde(default)]
+    kafka: Kafka,
+}
+
+/// The `[kafka]` part of the configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    brokers: Option<String>,
+    allow_plaintext: bool,
+    pub group: Option<String>,
+    pub topic: Option<String>,
+    pub trust_topic: Option<String>,
+    pub receipts_topic: Option<String>,
+    pub listen: Option<String>,
+    /// Settings of librdkafka, as they are; secrets as `KEY.file`.
+    set: BTreeMap<String, String>,
 }
 
 /// What the commands are told.
@@ -45,6 +63,7 @@ pub struct Config {
     pub collector: String,
     pub rules: Rules,
     pub limits: CarrierLimits,
+    pub kafka: Kafka,
     flush_rows_max: usize,
     flush_bytes_max: usize,
     flush_age_ms_max: Option<u64>,
@@ -85,6 +104,7 @@ impl Config {
             collector: file.collector.unwrap_or_else(|| "file".to_owned()),
             rules: rules(file.signature_policy, file.collectors, file.signing_types)?,
             limits,
+            kafka: file.kafka,
             flush_rows_max: size(file.flush_rows_max, 16_000)?,
             flush_bytes_max: size(file.flush_bytes_max, 32 << 20)?,
             flush_age_ms_max: file.flush_age_ms_max,
@@ -102,11 +122,24 @@ impl Config {
             collector: self.collector.clone(),
             rules: self.rules.clone(),
             limits: self.limits,
+            kafka: self.kafka.clone(),
             flush_rows_max: self.flush_rows_max,
             flush_bytes_max: self.flush_bytes_max,
             flush_age_ms_max: self.flush_age_ms_max,
             now: self.now,
         }
+    }
+
+    /// How to reach Kafka: the command line over the environment over the file.
+    pub fn connection(&self, args: &KafkaArgs) -> anyhow::Result<Connection> {
+        let brokers = args.brokers.as_ref().or(self.kafka.brokers.as_ref());
+        let mut given = self.kafka.set.clone();
+        let from_environment = kafka_from_environment();
+        given.retain(|key, _| !from_environment.contains_key(key));
+        given.extend(args.settings.iter().cloned());
+        let allow_plaintext = args.allow_plaintext || self.kafka.allow_plaintext;
+        let brokers = brokers.map_or("", String::as_str);
+        Ok(Connection::new(brokers, &given, &from_environment, allow_plaintext)?)
     }
 
     /// When rows are committed; `age_ms` is what the command takes where nothing is set.
@@ -202,6 +235,27 @@ fn overlay(file: &mut File) -> anyhow::Result<()> {
 )]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// `RUMLEDGER_KAFKA_SASL_PASSWORD` is librdkafka's `sasl.password`.
+fn kafka_from_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let key = name.strip_prefix("RUMLEDGER_KAFKA_")?.to_ascii_lowercase().replace('_', ".");
+            Some((key, value.into_string().ok()?))
+        })
+        .collect()
+}
+
+/// Logs as JSON: `RUMLEDGER_LOG_FORMAT=json`.
+pub fn log_is_json() -> bool {
+    setting("LOG_FORMAT").is_some_and(|format| format == "json")
+}
+
+/// Arms the point at which a test wants this process to end.
+pub fn arm_failpoint() -> Result<(), String> {
+    setting("FAILPOINT").map_or(Ok(()), |name| lake::failpoint::arm(&name))
 }
 
 fn setting(name: &str) -> Option<String> {

@@ -17,7 +17,13 @@ fn main() -> ExitCode {
     if matches!(cli.command, cli::Command::Ingest(_)) {
         config::start_with_a_lean_allocator();
     }
-    output::start_log(cli.global.verbose);
+    let streaming = matches!(cli.command, cli::Command::Ingest(cli::IngestCommand::Kafka(_)))
+        && !cli.global.quiet;
+    output::start_log(cli.global.verbose, streaming, config::log_is_json());
+    if let Err(why) = config::arm_failpoint() {
+        output::error(&anyhow::anyhow!(why).context("RUMLEDGER_FAILPOINT"));
+        return ExitCode::from(2);
+    }
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::from(3),

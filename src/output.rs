@@ -10,19 +10,23 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::Format;
 
-/// Logs go to stderr; by default warnings of ours alone.
-pub fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => "off,ingest=warn,reconcile=warn,lake=warn,rumledger=warn",
-        1 => "error,ingest=info,reconcile=info,lake=info,rumledger=info",
+/// Logs go to stderr: lines for a person, or JSON for whoever collects them.
+///
+/// Commands warn only; a worker that runs for months tells what it does.
+pub fn start_log(verbose: u8, streaming: bool, json: bool) {
+    let level = match (verbose, streaming) {
+        (0, false) => "off,ingest=warn,reconcile=warn,lake=warn,rumledger=warn",
+        (0 | 1, _) => "error,ingest=info,reconcile=info,lake=info,rumledger=info",
         _ => "info",
     };
     let filter = EnvFilter::try_from_env("RUMLEDGER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    if json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.init();
+    }
 }
 
 /// An error and its causes, for a person. Some libraries repeat a cause in the text of the error
@@ -151,6 +155,16 @@ pub fn table(rows: &Rows<'_>) -> String {
 /// Text from outside may hold control characters; a terminal shall not obey them.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A counter without an end on a terminal, nothing elsewhere.
+pub fn spinner(quiet: bool, template: &str) -> ProgressBar {
+    if quiet || !io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
 }
 
 /// A progress bar on a terminal, nothing elsewhere.

@@ -54,6 +54,14 @@ pub async fn save_book(lake: &Lake, cells: &BTreeMap<String, Cells>) -> Result<u
     }
 }
 
+/// The version of the newest book; `None` where no book was imported yet.
+///
+/// # Errors
+/// If the store fails.
+pub async fn book_version(lake: &Lake) -> Result<Option<u64>> {
+    Ok(lake.table(TABLE).await?.map(|table| table.version()))
+}
+
 /// Reads the newest book, or the one of a version that a run pinned.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectStoreExt as _;
 use url::Url;
 
-pub use book::{StoredBook, load_book, save_book};
+pub use book::{StoredBook, book_version, load_book, save_book};
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};
 pub use table::{Appended, Changes, Fence, Table, Written};

@@ -9,7 +9,7 @@ use schemas::period::Period;
 use tokio::runtime::Runtime;
 
 use super::{book, ingest, ledger};
-use crate::cli::{Failure, FleetAlgorithm, FleetArgs, Outcome};
+use crate::cli::{Failure, FleetAlgorithm, FleetArgs, KafkaArgs, Outcome};
 use crate::config::Config;
 use crate::fleet;
 use crate::output;
@@ -22,7 +22,7 @@ const MONTHS: [&str; 2] = ["2026-09", "2026-10"];
 pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let dir = make_dir(Path::new(DIR))?;
     let args = FleetArgs {
-        out: dir.clone(),
+        out: Some(dir.clone()),
         reports: 3000,
         devices: 120,
         months: 2,
@@ -32,9 +32,14 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
         duplicates: 6,
         broken: 4,
         per_file: 100,
+        partitions: None,
+        abort: 0,
+        scatter: false,
+        topic: String::new(),
+        kafka: KafkaArgs::default(),
     };
     heading("1. A fleet of 120 devices of six customers, with keys");
-    let written = fleet::generate(&args, &|| ())?;
+    let written = fleet::generate(&args, &dir, &|| ())?;
     output::text(&format!(
         "{} reports in {} files: XML, JSON and bundles; copies, forgeries and broken ones among them",
         written.reports, written.files

@@ -1,15 +1,44 @@
 //! `fleet generate`.
 
+use anyhow::anyhow;
+use ingest::shell::kafka::load::Loader;
+use tokio::runtime::Runtime;
+
 use crate::cli::{Failure, FleetArgs, Outcome};
 use crate::config::Config;
 use crate::fleet::{self, Written};
 use crate::output::{self, Rows};
 
-pub fn generate(args: &FleetArgs, config: &Config) -> Result<Outcome, Failure> {
-    let files = args.reports.div_ceil(args.per_file);
-    let bar = output::progress(config.quiet, files, "{wide_bar} {pos}/{len} files, {elapsed}");
-    let written = fleet::generate(args, &|| bar.inc(1));
-    bar.finish_and_clear();
+pub fn generate(args: &FleetArgs, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let written = match (&args.kafka.brokers, &args.out) {
+        (Some(_), _) => {
+            let connection = config.connection(&args.kafka).map_err(Failure::Usage)?;
+            let id = (args.abort > 0).then(|| format!("rumledger-fleet-{}", args.seed));
+            let loader = Loader::open(
+                &connection,
+                &args.topic,
+                args.partitions.unwrap_or(-1),
+                id.as_deref(),
+                runtime.handle(),
+            )?;
+            let template = "{wide_bar} {pos}/{len} reports, {per_sec}, {elapsed}";
+            let bar = output::progress(config.quiet, args.reports, template);
+            let written = fleet::produce(args, loader, &|reports| bar.set_position(reports));
+            bar.finish_and_clear();
+            written
+        }
+        (None, Some(out)) => {
+            let files = args.reports.div_ceil(args.per_file);
+            let template = "{wide_bar} {pos}/{len} files, {elapsed}";
+            let bar = output::progress(config.quiet, files, template);
+            let written = fleet::generate(args, out, &|| bar.inc(1));
+            bar.finish_and_clear();
+            written
+        }
+        (None, None) => {
+            return Err(Failure::Usage(anyhow!("say where to: --out DIR or --brokers HOST:PORT")));
+        }
+    };
     output::rows(config.format, &table(&written?))?;
     Ok(Outcome::Done)
 }

@@ -10,6 +10,7 @@ use ingest::core::report::Delivery;
 use ingest::shell::files::list;
 use ingest::shell::mediation::{Judging, Summary};
 use ingest::shell::runner::{Settings, Taken, ingest_files};
+use ingest::shell::trust;
 use lake::{Lake, load_book};
 use schemas::disposition::SignaturePolicy;
 use serde_json::json;
@@ -32,8 +33,16 @@ pub fn files(
     let lake = super::open_lake(config)?;
     let started = Instant::now();
     let taken = take_in(paths, policy, collector, &lake, config, runtime)?;
-    print(&taken, started.elapsed(), config)?;
+    print(&taken.summary, taken.commits, started.elapsed(), config)?;
     Ok(if taken.summary.suspended.is_empty() { Outcome::Done } else { Outcome::Found })
+}
+
+/// All trust codes: of the book, and those that came over Kafka. Of the book, only they are held while
+/// reports come.
+pub fn keyring(lake: &Lake, runtime: &Runtime) -> anyhow::Result<Keyring> {
+    let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
+    let received = runtime.block_on(trust::load(lake)).context("cannot read the trust codes")?;
+    Ok(Keyring::new(&[book.book.trust_codes, received].concat()))
 }
 
 /// Takes in all files under the paths.
@@ -48,11 +57,7 @@ pub fn take_in(
     let files = list(paths).map_err(|(path, error)| {
         anyhow!(error).context(format!("cannot read {}", path.display()))
     })?;
-    // Of the book, only the keys are held while reports come.
-    let keyring = {
-        let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
-        Keyring::new(&book.book.trust_codes)
-    };
+    let keyring = keyring(lake, runtime)?;
     let mut rules = config.rules.clone();
     rules.policy = policy.unwrap_or(rules.policy);
     let bar = output::progress(
@@ -64,7 +69,7 @@ pub fn take_in(
         judging: Judging { limits: config.limits, rules, keyring: Arc::new(keyring) },
         flush: config.flush(FLUSH_AGE_MS_MAX),
         delivery: Delivery {
-            collector: collector.unwrap_or_else(|| config.collector.clone()),
+            collector: Some(collector.unwrap_or_else(|| config.collector.clone())),
             ..Delivery::default()
         },
         clock: &|| config.now(),
@@ -92,8 +97,13 @@ fn rate(reports: u64, elapsed: Duration) -> u64 {
     u64::try_from(u128::from(reports) * 1_000_000 / elapsed.as_micros().max(1)).unwrap_or(u64::MAX)
 }
 
-fn print(taken: &Taken, elapsed: Duration, config: &Config) -> anyhow::Result<()> {
-    let summary = &taken.summary;
+/// The counts of a run.
+pub fn print(
+    summary: &Summary,
+    commits: u64,
+    elapsed: Duration,
+    config: &Config,
+) -> anyhow::Result<()> {
     let seconds = format!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis());
     if config.format == Format::Json {
         let suspended: serde_json::Map<String, serde_json::Value> =
@@ -117,7 +127,7 @@ fn print(taken: &Taken, elapsed: Duration, config: &Config) -> anyhow::Result<()
         &format!(
             "{seconds} s, {} reports a second, {} commits",
             rate(summary.received, elapsed),
-            taken.commits
+            commits
         ),
     );
     Ok(())

@@ -4,8 +4,10 @@ mod book;
 mod demo;
 mod fleet;
 mod ingest;
+mod lake;
 mod ledger;
 mod sql;
+mod stream;
 mod suspense;
 
 use ::lake::Lake;
@@ -13,18 +15,29 @@ use anyhow::Context as _;
 use tokio::runtime::Runtime;
 
 use crate::cli::{
-    BookCommand, Command, Failure, FleetCommand, IngestCommand, Outcome, SuspenseCommand,
+    BookCommand, Command, Failure, FleetCommand, IngestCommand, LakeCommand, Outcome,
+    SuspenseCommand,
 };
 use crate::config::Config;
 
 pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     match command {
         Command::Demo => demo::run(config, runtime),
-        Command::Fleet(FleetCommand::Generate(args)) => fleet::generate(&args, config),
+        Command::Fleet(FleetCommand::Generate(args)) => fleet::generate(&args, config, runtime),
         Command::Book(BookCommand::Import { dir }) => book::import(&dir, config, runtime),
         Command::Book(BookCommand::Show { table }) => book::show(table.as_deref(), config, runtime),
         Command::Ingest(IngestCommand::Files { paths, signature_policy, collector }) => {
             ingest::files(&paths, signature_policy, collector, config, runtime)
+        }
+        Command::Ingest(IngestCommand::Kafka(args)) => stream::run(&args, config),
+        Command::Lake(LakeCommand::Optimize { target_mb }) => {
+            lake::optimize(target_mb, config, runtime)
+        }
+        Command::Lake(LakeCommand::Vacuum { keep_hours, dry_run }) => {
+            lake::vacuum(keep_hours, dry_run, config, runtime)
+        }
+        Command::Suspense(SuspenseCommand::Retry { reason }) => {
+            suspense::retry(reason.as_deref(), config, runtime)
         }
         Command::Suspense(SuspenseCommand::List { reason, limit }) => {
             suspense::list(reason.as_deref(), limit, config, runtime)

@@ -1,11 +1,22 @@
-//! `suspense list`, `suspense show`: what was suspended, why, and its bytes.
+//! `suspense list`, `show` and `retry`: what was suspended, why, its bytes, and what becomes of it when it
+//! is judged again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use ::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use ::arrow::compute::cast;
-use ::arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
+use ::arrow::datatypes::{
+    DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
+use ::ingest::shell::index::Index;
+use ::ingest::shell::mediation::Judging;
+use ::ingest::shell::takeup::take_up;
 use anyhow::{Context as _, anyhow};
 use aws_lc_rs::digest::{SHA256, digest};
 use schemas::disposition::Reason;
+use schemas::journal;
 use schemas::period::rfc3339;
 use tokio::runtime::Runtime;
 
@@ -30,21 +41,56 @@ struct Suspended {
     raw: Vec<u8>,
 }
 
+/// Judges suspended reports again.
+pub fn retry(reason: Option<&str>, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let reasons = parse_reason(reason)?.map(|reason| BTreeSet::from([reason]));
+    let lake = super::open_lake(config)?;
+    let Some(mut journal) = runtime.block_on(lake.table(journal::TABLE))? else {
+        return Err(Failure::Failed(anyhow!("the lake {} has no journal yet", config.lake)));
+    };
+    let keyring = super::ingest::keyring(&lake, runtime)?;
+    let judging =
+        Judging { limits: config.limits, rules: config.rules.clone(), keyring: Arc::new(keyring) };
+    let cache_dir = lake.cache_dir(Path::new(&config.cache_dir));
+    let mut index = runtime.block_on(Index::open(&cache_dir, &journal))?;
+    let handle = runtime.handle();
+    let found = take_up(handle, &mut journal, &mut index, &judging, reasons.as_ref())
+        .context("the retry stopped; what was judged again stays, run it again to go on")?;
+    let line = |name: &str, n: u64| vec![name.to_owned(), n.to_string()];
+    let still = found.judged - found.accepted - found.duplicate;
+    output::rows(
+        config.format,
+        &Rows {
+            columns: &["retried", "reports"],
+            rows: vec![
+                line("judged again", found.judged),
+                line("accepted", found.accepted),
+                line("duplicate", found.duplicate),
+                line("still suspended", still),
+            ],
+            numbers: &["reports"],
+            hidden: &[],
+        },
+    )?;
+    Ok(if still == 0 { Outcome::Done } else { Outcome::Found })
+}
+
+fn parse_reason(reason: Option<&str>) -> Result<Option<Reason>, Failure> {
+    let Some(code) = reason else { return Ok(None) };
+    let all: Vec<&str> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+    match Reason::parse(code) {
+        Some(reason) => Ok(Some(reason)),
+        None => Err(Failure::Usage(anyhow!("'{code}' is no reason; there are {}", all.join(", ")))),
+    }
+}
+
 pub fn list(
     reason: Option<&str>,
     limit: usize,
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    if let Some(reason) = reason
-        && !Reason::ALL.iter().any(|r| r.as_str() == reason)
-    {
-        let all: Vec<&str> = Reason::ALL.iter().map(|r| r.as_str()).collect();
-        return Err(Failure::Usage(anyhow!(
-            "'{reason}' is no reason; there are {}",
-            all.join(", ")
-        )));
-    }
+    let reason = parse_reason(reason)?;
     let only = reason.map(|r| format!("AND reason = '{r}'")).unwrap_or_default();
     let rows = read(&only, &format!("LIMIT {limit}"), false, config, runtime)?;
     let rows = rows.into_iter().map(|s| s.cells.to_vec()).collect();
@@ -99,7 +145,7 @@ fn read(
 ) -> anyhow::Result<Vec<Suspended>> {
     let raw = if with_raw { "raw" } else { "NULL" };
     let query = format!(
-        "SELECT received_at, reason, udi_pid, udi_serial, report_id, source, \"offset\", detail, {raw} \
+        "SELECT received_at, reason, udi_pid, udi_serial, report_id, source, \"offset\", detail, {raw}, partition \
          FROM stored_journal WHERE disposition = 'suspended' {filter} \
          ORDER BY received_at, source, \"offset\" {tail}"
     );
@@ -125,11 +171,15 @@ fn take(batch: &RecordBatch, rows: &mut Vec<Suspended>) -> anyhow::Result<()> {
     let ids = batch.column(4).as_primitive::<Decimal128Type>();
     let (source, detail) = (text(5)?, text(7)?);
     let offsets = batch.column(6).as_primitive::<Int64Type>();
+    let partitions = batch.column(9).as_primitive::<Int32Type>();
     let raws = cast(batch.column(8), &DataType::Binary)?;
     let raws = raws.as_binary::<i32>();
     for i in 0..batch.num_rows() {
         let received_at = times.value(i);
-        let place = format!("{received_at}\n{}\n{}", source.value(i), offsets.value(i));
+        let mut place = format!("{received_at}\n{}\n{}", source.value(i), offsets.value(i));
+        if partitions.is_valid(i) {
+            place.push_str(&format!("\n{}", partitions.value(i)));
+        }
         let id: String = digest(&SHA256, place.as_bytes()).as_ref()[..6]
             .iter()
             .map(|b| format!("{b:02x}"))

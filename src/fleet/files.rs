@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::Written;
-use super::report::{Fleet, Role};
+use super::report::Fleet;
 
 /// Writes the reports of one file, in a carrier that goes by the file's number.
 pub fn write(fleet: &Fleet, dir: &Path, file: u64, reports: Range<u64>) -> anyhow::Result<Written> {
@@ -18,12 +18,7 @@ pub fn write(fleet: &Fleet, dir: &Path, file: u64, reports: Range<u64>) -> anyho
     let mut texts = Vec::new();
     for report in reports {
         let role = fleet.role(report);
-        match role {
-            Role::Good => written.accepted += 1,
-            Role::Duplicate(_) => written.duplicate += 1,
-            Role::Broken(fault) => *written.suspended.entry(fault.reason()).or_default() += 1,
-        }
-        written.reports += 1;
+        written.count(role);
         texts.push(fleet.envelope(report, role)?);
     }
     let (name, bytes) = match file % 10 {
@@ -41,7 +36,7 @@ pub fn write(fleet: &Fleet, dir: &Path, file: u64, reports: Range<u64>) -> anyho
     Ok(written)
 }
 
-fn xml(texts: &[String]) -> Vec<u8> {
+pub fn xml(texts: &[String]) -> Vec<u8> {
     let mut out = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<smartLicense>\n".to_vec();
     for text in texts {
         out.extend_from_slice(b"<RUMReport><![CDATA[");
@@ -52,7 +47,7 @@ fn xml(texts: &[String]) -> Vec<u8> {
     out
 }
 
-fn list(texts: &[String]) -> Vec<u8> {
+pub fn list(texts: &[String]) -> Vec<u8> {
     format!("{{\"usage\":[\n{}\n]}}\n", texts.join(",\n")).into_bytes()
 }
 

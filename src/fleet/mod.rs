@@ -6,13 +6,16 @@
 
 mod book;
 mod files;
+mod kafka;
 mod keys;
 mod report;
 mod rng;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context as _;
+use ingest::shell::kafka::load::Loader;
 use rayon::prelude::*;
 use schemas::disposition::Reason;
 
@@ -31,6 +34,17 @@ pub struct Written {
 }
 
 impl Written {
+    fn count(&mut self, role: report::Role) {
+        match role {
+            report::Role::Good => self.accepted += 1,
+            report::Role::Duplicate(_) => self.duplicate += 1,
+            report::Role::Broken(fault) => {
+                *self.suspended.entry(fault.reason()).or_default() += 1;
+            }
+        }
+        self.reports += 1;
+    }
+
     fn add(mut self, other: Written) -> Written {
         self.files += other.files;
         self.reports += other.reports;
@@ -43,13 +57,17 @@ impl Written {
     }
 }
 
-/// Writes `book/` and `reports/` under the folder of the arguments.
-pub fn generate(args: &FleetArgs, progress: &(dyn Fn() + Sync)) -> anyhow::Result<Written> {
+/// Writes `book/` and `reports/` under a folder.
+pub fn generate(
+    args: &FleetArgs,
+    out: &Path,
+    progress: &(dyn Fn() + Sync),
+) -> anyhow::Result<Written> {
     let fleet = report::Fleet::new(args)?;
-    let reports = args.out.join("reports");
+    let reports = out.join("reports");
     std::fs::create_dir_all(&reports)
         .with_context(|| format!("cannot make {}", reports.display()))?;
-    write_book(&fleet, &args.out.join("book"))?;
+    write_book(&fleet, &out.join("book"))?;
     let files = args.reports.div_ceil(args.per_file);
     (0..files)
         .into_par_iter()
@@ -61,4 +79,19 @@ pub fn generate(args: &FleetArgs, progress: &(dyn Fn() + Sync)) -> anyhow::Resul
             Ok(written)
         })
         .try_reduce(Written::default, |a, b| Ok(a.add(b)))
+}
+
+/// Sends the reports to Kafka, and writes `book/` where a folder is given.
+pub fn produce(
+    args: &FleetArgs,
+    mut loader: Loader,
+    progress: &dyn Fn(u64),
+) -> anyhow::Result<Written> {
+    let fleet = report::Fleet::new(args)?;
+    if let Some(out) = &args.out {
+        write_book(&fleet, &out.join("book"))?;
+    }
+    let written = kafka::send(&fleet, args, &mut loader, progress)?;
+    loader.finish()?;
+    Ok(written)
 }

@@ -202,6 +202,19 @@ impl Fleet {
         if report == 0 { 100 } else { Rng::of(self.seed, "role", report).below(100) }
     }
 
+    /// The report whose device and id this one carries.
+    fn subject(report: u64, role: Role) -> u64 {
+        match role {
+            Role::Duplicate(of) | Role::Broken(Fault::Conflict(of)) => of,
+            _ => report,
+        }
+    }
+
+    /// The device that a report is of.
+    pub fn device_of(&self, report: u64, role: Role) -> Device {
+        self.device(Self::subject(report, role) % self.devices)
+    }
+
     /// The report's JSON text.
     pub fn envelope(&self, report: u64, role: Role) -> anyhow::Result<String> {
         let fault = match role {
@@ -209,10 +222,7 @@ impl Fleet {
             Role::Duplicate(of) => return self.envelope(of, Role::Good),
             Role::Broken(fault) => Some(fault),
         };
-        let subject = match fault {
-            Some(Fault::Conflict(of)) => of,
-            _ => report,
-        };
+        let subject = Self::subject(report, role);
         let device = self.device(subject % self.devices);
         let mut payload = self.payload(subject, &device);
         if let Some(fault) = fault {

@@ -62,14 +62,17 @@ pub enum Checked {
     Suspend(Reason),
 }
 
-/// Checks that need neither index nor keys: the source, and whether the signer may sign this.
+/// Checks that need neither index nor keys: the source, and whether the signer may sign this. A
+/// record whose producer names no collector is legal (contract 1.4).
 #[must_use]
 pub fn check_origin(
     report: &DecodedReport,
-    collector: &str,
+    collector: Option<&str>,
     rules: &Rules,
 ) -> Option<(Reason, String)> {
-    if !rules.collectors.iter().any(|c| c == collector) {
+    if let Some(collector) = collector
+        && !rules.collectors.iter().any(|c| c == collector)
+    {
         return Some((
             Reason::SourceNotAllowed,
             format!(

@@ -30,7 +30,8 @@ pub struct RawReport {
 /// What the collector said of the reports of a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Delivery {
-    pub collector: String,
+    /// `None` where the producer did not say.
+    pub collector: Option<String>,
     pub smart_account: Option<String>,
     pub virtual_account: Option<String>,
 }

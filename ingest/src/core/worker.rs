@@ -44,8 +44,8 @@ pub enum Event {
     Fences(Vec<(Partition, Option<Offset>)>),
     /// The group takes partitions away; `lost` if it did so some time ago.
     Revoked { partitions: Vec<Partition>, lost: bool },
-    /// A message that [`Worker::wants`] was made into rows, none or more.
-    Taken { partition: Partition, offset: Offset, rows: usize, bytes: usize },
+    /// Messages that [`Worker::wants`] were made into rows, all of them together.
+    Taken(Vec<Message>),
     /// The commit under way is durable.
     Committed,
     /// The commit under way was refused: a fence did not hold.
@@ -56,6 +56,16 @@ pub enum Event {
     Tick,
     /// The worker is to end.
     Stop,
+}
+
+/// A message that was made into rows, none or more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub partition: Partition,
+    pub offset: Offset,
+    pub rows: usize,
+    /// Bytes of raw evidence.
+    pub bytes: usize,
 }
 
 /// Where a partition stands before and after a commit.
@@ -185,8 +195,10 @@ impl Worker {
             }
             Event::Fences(fences) => self.on_fences(&fences, &mut out),
             Event::Revoked { partitions, lost } => self.on_revoked(partitions, lost, &mut out),
-            Event::Taken { partition, offset, rows, bytes } => {
-                self.on_taken(partition, offset, rows, bytes, now);
+            Event::Taken(messages) => {
+                for message in messages {
+                    self.on_taken(message, now);
+                }
             }
             Event::Committed => self.on_committed(&mut out),
             Event::Overtaken => {
@@ -234,14 +246,8 @@ impl Worker {
         }
     }
 
-    fn on_taken(
-        &mut self,
-        partition: Partition,
-        offset: Offset,
-        rows: usize,
-        bytes: usize,
-        now: Millis,
-    ) {
+    fn on_taken(&mut self, message: Message, now: Millis) {
+        let Message { partition, offset, rows, bytes } = message;
         let Some(Owned::Reading { taken }) = self.owned.get_mut(&partition) else {
             unreachable!("only wanted messages are taken, and those are of partitions being read")
         };

@@ -25,6 +25,8 @@ const CACHE_BYTES: u64 = 4 << 20;
 /// The memtable of a keyspace goes to disk at this size.
 const MEMTABLE_BYTES: u64 = 4 << 20;
 const BATCH_ENTRIES: usize = 20_000;
+/// Processes that may have an index of one lake on one machine.
+const PROCESSES_MAX: u32 = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -37,7 +39,7 @@ pub enum IndexError {
         source: Box<fjall::Error>,
     },
     #[error(
-        "the index in {path} is in use: another ingest runs on this lake; wait until it is done"
+        "the index in {path} is in use, and so are all others of this lake: too many processes ingest into it on this machine"
     )]
     InUse { path: String },
     #[error("the index in {path} cannot be removed")]
@@ -96,19 +98,10 @@ impl Index {
     /// Opens the index of a journal, and brings it to the journal's loaded version.
     ///
     /// # Errors
-    /// If the folder cannot be used, another process uses it, or the journal cannot be read.
+    /// If the folder cannot be used, or the journal cannot be read.
     pub async fn open(dir: &Path, journal: &Table) -> Result<Index> {
-        let path = dir.join("index");
-        let opened = Self::open_store(&path);
-        let mut index = match opened {
-            Ok(index) => index,
-            Err(error @ IndexError::InUse { .. }) => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "the index is damaged and is built anew");
-                Self::discard(&path)?;
-                Self::open_store(&path)?
-            }
-        };
+        let mut index = Self::open_free(dir)?;
+        let path = index.path.clone();
         match index.state_at(journal)? {
             Some(version) => index.version = version,
             None => {
@@ -119,6 +112,24 @@ impl Index {
         }
         index.catch_up(journal).await?;
         Ok(index)
+    }
+
+    /// Opens the first index that no other process uses: each of several workers on one machine has
+    /// its own.
+    fn open_free(dir: &Path) -> Result<Index> {
+        let mut path = dir.join("index");
+        for number in 2..=PROCESSES_MAX {
+            match Self::open_store(&path) {
+                Ok(index) => return Ok(index),
+                Err(IndexError::InUse { .. }) => path = dir.join(format!("index-{number}")),
+                Err(error) => {
+                    tracing::warn!(%error, "the index is damaged and is built anew");
+                    Self::discard(&path)?;
+                    return Self::open_store(&path);
+                }
+            }
+        }
+        Err(IndexError::InUse { path: path.display().to_string() })
     }
 
     fn open_store(path: &Path) -> Result<Index> {
@@ -177,7 +188,7 @@ impl Index {
         if self.version == journal.version() {
             return Ok(());
         }
-        self.foreign += 1;
+        self.learned();
         let changes = journal.changes_since(self.version).await?;
         let session =
             SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
@@ -214,6 +225,11 @@ impl Index {
     #[must_use]
     pub fn foreign(&self) -> u64 {
         self.foreign
+    }
+
+    /// Says that the index knows reports now which rows not committed yet were judged without.
+    pub fn learned(&mut self) {
+        self.foreign += 1;
     }
 
     /// Looks a report up.

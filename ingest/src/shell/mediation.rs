@@ -247,7 +247,7 @@ fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
     }
     match decode(&raw.text, &judging.limits.report, *received_at) {
         Err(refused) => Decoded::Refused(refused),
-        Ok(report) => match check_origin(&report, &delivery.collector, &judging.rules) {
+        Ok(report) => match check_origin(&report, delivery.collector.as_deref(), &judging.rules) {
             Some((reason, detail)) => refuse(reason, detail, report.readings),
             None => Decoded::Good {
                 key: ReportKey::new(&report.udi, report.report_id),
@@ -286,7 +286,7 @@ pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>
     (0..rows.num_rows())
         .map(|i| {
             let delivery = Delivery {
-                collector: owned(collectors, i).unwrap_or_default(),
+                collector: owned(collectors, i),
                 smart_account: owned(smart, i),
                 virtual_account: owned(virtual_, i),
             };

@@ -1,8 +1,13 @@
-//! The part of mediation that touches the world: files, the index, the lake.
+//! The part of mediation that touches the world: files, Kafka, the index, the lake.
 
+pub mod endpoints;
 pub mod files;
 pub mod index;
+pub mod kafka;
 pub mod mediation;
+pub mod metrics;
 pub mod rows;
 pub mod runner;
+pub mod takeup;
+pub mod trust;
 pub mod writer;

@@ -116,7 +116,7 @@ impl Rows {
             readings.software_version.as_deref(),
             readings.subscription_id.as_deref(),
             judged.signature.map(|s| s.as_str()),
-            Some(&delivery.collector),
+            delivery.collector.as_deref(),
             delivery.smart_account.as_deref(),
             delivery.virtual_account.as_deref(),
             Some(&raw.position.source),

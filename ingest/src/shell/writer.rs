@@ -98,6 +98,12 @@ impl JournalWriter {
         &self.journal
     }
 
+    /// The journal and its index, for work that commits by itself while nothing is under way.
+    pub fn parts(&mut self) -> (&mut Table, &mut Index) {
+        assert!(self.running.is_none(), "one commit at a time");
+        (&mut self.journal, &mut self.index)
+    }
+
     /// Commits made so far.
     #[must_use]
     pub fn commits(&self) -> u64 {

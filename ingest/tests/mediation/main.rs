@@ -142,7 +142,7 @@ impl Mediation {
                 return suspend(&refused);
             }
         };
-        if let Some((reason, _)) = check_origin(&report, &self.collector, &self.rules) {
+        if let Some((reason, _)) = check_origin(&report, Some(&self.collector), &self.rules) {
             return Judged {
                 disposition: Disposition::Suspended,
                 reason: Some(reason),

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ingest::core::worker::{
-    Event, FlushLimits, Intention, Millis, Offset, Partition, Span, Worker,
+    Event, FlushLimits, Intention, Message, Millis, Offset, Partition, Span, Worker,
 };
 
 const SEEDS: u64 = 1000;
@@ -264,8 +264,8 @@ impl World {
         if process.machine.wants(p, offset) {
             process.rows.push((p, offset));
             let rows = self.rng.below(3) as usize;
-            let event = Event::Taken { partition: p, offset, rows, bytes: rows * 100 };
-            self.handle(i, event);
+            let taken = Message { partition: p, offset, rows, bytes: rows * 100 };
+            self.handle(i, Event::Taken(vec![taken]));
             let most = LIMITS.rows_max + 2;
             assert!(self.processes[i].machine.gathered_rows() <= most + 60, "memory is bounded");
         }

@@ -108,7 +108,20 @@ pub fn read_source(
     }
 }
 
-/// Reads all reports of one document held in memory (a Kafka record, a test).
+/// Reads all reports of one Kafka record: any carrier but the bundle (contract 1.1).
+///
+/// # Errors
+/// If the sink stopped.
+pub fn read_record(
+    topic: &str,
+    bytes: &[u8],
+    limits: &CarrierLimits,
+    sink: Sink<'_>,
+) -> Result<(), CarrierError> {
+    read_document(Window::new(bytes), topic, limits, sink)
+}
+
+/// Reads all reports of one input held in memory.
 ///
 /// # Errors
 /// If the sink stopped.

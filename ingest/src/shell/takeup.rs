@@ -1,0 +1,195 @@
+//! Suspended reports, judged again: after a trust code came (R7.4), or because somebody asks.
+//!
+//! A report that gets another disposition changes its row: the file that holds it is exchanged in one
+//! commit for its other rows and the changed ones, so that `received = accepted + duplicate +
+//! suspended` holds in every version. The bytes, the place and the time of receipt stay; the version
+//! before stays in the table's log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use lake::{Appended, LakeError, Table};
+use schemas::disposition::{Disposition, Reason};
+use schemas::journal::{self, SCHEMA};
+use tokio::runtime::Handle;
+
+use super::index::Index;
+use super::mediation::{Gathered, Judging, MediationError, arrivals_of};
+
+/// What judging again came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenUp {
+    /// Reports that were judged again.
+    pub judged: u64,
+    pub accepted: u64,
+    pub duplicate: u64,
+    /// Suspended still, for another reason.
+    pub other_reason: u64,
+}
+
+impl TakenUp {
+    /// Reports whose disposition or reason changed.
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.accepted + self.duplicate + self.other_reason
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TakeUpError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error(transparent)]
+    Mediation(#[from] MediationError),
+    #[error(transparent)]
+    Index(#[from] super::index::IndexError),
+    #[error("cannot read suspended reports")]
+    Read(#[source] Box<datafusion::error::DataFusionError>),
+    #[error("suspended reports do not fit the journal's columns")]
+    Columns(#[from] ArrowError),
+}
+
+type Result<T, E = TakeUpError> = std::result::Result<T, E>;
+
+/// Judges the suspended reports of some reasons again; of `None`, all.
+///
+/// No commit of this process may be under way on the journal.
+///
+/// # Errors
+/// If the store or the index fails; what was exchanged stays.
+pub fn take_up(
+    runtime: &Handle,
+    journal: &mut Table,
+    index: &mut Index,
+    judging: &Judging,
+    reasons: Option<&BTreeSet<Reason>>,
+) -> Result<TakenUp> {
+    let mut total = TakenUp::default();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let suspended =
+            format!("{}={}/", journal::PARTITION_COLUMN, Disposition::Suspended.as_str());
+        let files = runtime.block_on(journal.files())?;
+        let next = files.into_iter().find(|f| f.starts_with(&suspended) && !done.contains(f));
+        let Some(file) = next else { return Ok(total) };
+        // Most files hold none of these reasons, and one column tells.
+        let reason = runtime.block_on(read_file(journal, &file, &["reason"]))?;
+        if reasons_wanted(&reason, reasons)?.true_count() == 0 {
+            done.insert(file);
+            continue;
+        }
+        let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
+        let rows = runtime.block_on(read_file(journal, &file, &names))?;
+        let Some(exchange) = judge_file(&rows, index, judging, reasons, &mut total)? else {
+            done.insert(file);
+            continue;
+        };
+        let exchanged =
+            runtime.block_on(journal.exchange(std::slice::from_ref(&file), &[exchange.rows]))?;
+        if matches!(exchanged, Appended::Committed(_)) {
+            index.record(exchange.fresh.into_iter(), journal)?;
+            // Rows that wait for a commit were judged without these reports.
+            index.learned();
+            total.accepted += exchange.found.accepted;
+            total.duplicate += exchange.found.duplicate;
+            total.other_reason += exchange.found.other_reason;
+        } else {
+            runtime.block_on(journal.refresh())?;
+            runtime.block_on(index.catch_up(journal))?;
+        }
+    }
+}
+
+struct Exchange {
+    rows: RecordBatch,
+    fresh: super::mediation::Fresh,
+    found: TakenUp,
+}
+
+/// The rows that take the place of a file's, or `None` if nothing changes.
+fn judge_file(
+    rows: &RecordBatch,
+    index: &Index,
+    judging: &Judging,
+    reasons: Option<&BTreeSet<Reason>>,
+    total: &mut TakenUp,
+) -> Result<Option<Exchange>> {
+    let wanted = reasons_wanted(rows, reasons)?;
+    let before = filter_record_batch(rows, &wanted)?;
+    let mut gathered = Gathered::default();
+    gathered.take(&arrivals_of(&before, judging)?, judging, index, None)?;
+    let after = gathered.finish()?;
+    let mut found = TakenUp::default();
+    let dispositions = column(&after.rows, "disposition")?.as_string::<i32>();
+    let (old, new) = (column(&before, "reason")?, column(&after.rows, "reason")?);
+    let (old, new) = (old.as_string::<i32>(), new.as_string::<i32>());
+    for (i, disposition) in dispositions.iter().enumerate() {
+        match disposition {
+            Some("accepted") => found.accepted += 1,
+            Some("duplicate") => found.duplicate += 1,
+            _ if old.value(i) != new.value(i) => found.other_reason += 1,
+            _ => {}
+        }
+    }
+    total.judged += before.num_rows() as u64;
+    if found.changed() == 0 {
+        return Ok(None);
+    }
+    let rest = filter_record_batch(rows, &arrow::compute::not(&wanted)?)?;
+    let rows = concat_batches(&SCHEMA, [&rest, &after.rows])?;
+    Ok(Some(Exchange { rows, fresh: after.fresh, found }))
+}
+
+/// Which rows are to be judged again.
+fn reasons_wanted(rows: &RecordBatch, reasons: Option<&BTreeSet<Reason>>) -> Result<BooleanArray> {
+    let codes = column(rows, "reason")?.as_string::<i32>();
+    Ok(codes
+        .iter()
+        .map(|code| {
+            let reason = code.and_then(Reason::parse);
+            Some(reasons.is_none_or(|all| reason.is_some_and(|r| all.contains(&r))))
+        })
+        .collect())
+}
+
+fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::ArrayRef> {
+    Ok(rows
+        .column_by_name(name)
+        .ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?)
+}
+
+/// Columns of all rows of one file, in the journal's own types.
+async fn read_file(journal: &Table, file: &str, columns: &[&str]) -> Result<RecordBatch> {
+    let read = |e| TakeUpError::Read(Box::new(e));
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let provider = journal.provider_of_files(&session, vec![file.to_owned()]).await?;
+    let batches = session
+        .read_table(provider)
+        .and_then(|rows| rows.select_columns(columns))
+        .map_err(read)?
+        .collect()
+        .await
+        .map_err(read)?;
+    let places: Result<Vec<usize>, ArrowError> =
+        columns.iter().map(|name| SCHEMA.index_of(name)).collect();
+    let schema = Arc::new(SCHEMA.project(&places?)?);
+    let batches =
+        batches.iter().map(|batch| in_types_of(&schema, batch)).collect::<Result<Vec<_>, _>>()?;
+    Ok(concat_batches(&schema, &batches)?)
+}
+
+/// A reader may give texts and bytes in another layout (views, dictionaries).
+fn in_types_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| cast(column, field.data_type()))
+        .collect::<Result<Vec<_>, ArrowError>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
+}

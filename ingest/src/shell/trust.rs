@@ -1,0 +1,217 @@
+//! Trust codes that came over Kafka, kept in the lake beside those of the book.
+//!
+//! A message of the topic holds the trust codes of one device: its key is `PID:SERIAL`, its value a
+//! JSON object with the columns of `trust_codes.csv`, or a list of such objects. The topic is
+//! compacted, so a later value replaces an earlier one there; here both are kept, since a report signed
+//! before a code was overwritten is still verified with the earlier one (R7.2). A message that is no
+//! trust code is kept as well, with what is wrong with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::prelude::{SessionConfig, SessionContext, col};
+use futures::StreamExt as _;
+use lake::{Lake, LakeError, Layout, Table};
+use schemas::book::{Book, Cells, TABLES, TrustCode};
+use schemas::journal::timestamp;
+use schemas::period::EpochSeconds;
+use schemas::udi::Udi;
+use serde_json::Value;
+
+/// Name of the Delta table.
+pub const TABLE: &str = "trust_codes";
+/// More codes in one message are no trust codes of one device.
+const CODES_MAX: usize = 1000;
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let mut fields: Vec<Field> = columns().iter().map(|name| text(name)).collect();
+    fields.extend([
+        text("fault"),
+        Field::new("received_at", timestamp(), false),
+        text("source"),
+        Field::new("partition", DataType::Int32, true),
+        Field::new("offset", DataType::Int64, true),
+        text("raw"),
+    ]);
+    Arc::new(Schema::new(fields))
+});
+
+fn columns() -> &'static [&'static str] {
+    TABLES.iter().find(|t| t.name == "trust_codes").map_or(&[], |t| t.columns)
+}
+
+#[must_use]
+pub fn layout() -> Layout {
+    Layout { schema: SCHEMA.clone(), partition_columns: &[], statistics: &["offset"] }
+}
+
+/// A message of the topic, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Cells of each trust code, in the order of the book's columns.
+    pub codes: Vec<Vec<String>>,
+    /// Why it is no trust code.
+    pub fault: Option<String>,
+    pub raw: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// Reads a message. Whatever the bytes are, they are no error.
+#[must_use]
+pub fn read_message(key: Option<&[u8]>, value: &[u8], partition: i32, offset: i64) -> Received {
+    let raw = String::from_utf8_lossy(value).into_owned();
+    let (codes, fault) = match codes_of(key, value) {
+        Ok(codes) => (codes, None),
+        Err(fault) => (Vec::new(), Some(fault)),
+    };
+    Received { codes, fault, raw, partition, offset }
+}
+
+fn codes_of(key: Option<&[u8]>, value: &[u8]) -> Result<Vec<Vec<String>>, String> {
+    let parsed: Value = serde_json::from_slice(value).map_err(|e| format!("not JSON: {e}"))?;
+    let objects = match parsed {
+        Value::Array(all) => all,
+        one => vec![one],
+    };
+    if objects.len() > CODES_MAX {
+        return Err(format!("more than {CODES_MAX} trust codes in one message"));
+    }
+    let rows: Vec<Vec<String>> = objects.iter().map(cells).collect::<Result<_, _>>()?;
+    let codes = check(rows.iter())?;
+    for code in &codes {
+        if key.is_some_and(|key| key != code.udi.to_string().as_bytes()) {
+            return Err(format!("the message's key is not {}", code.udi));
+        }
+    }
+    Ok(rows)
+}
+
+fn cells(object: &Value) -> Result<Vec<String>, String> {
+    let Value::Object(fields) = object else {
+        return Err("a trust code is a JSON object".to_owned());
+    };
+    if let Some(unknown) = fields.keys().find(|k| !columns().contains(&k.as_str())) {
+        return Err(format!("unknown field '{unknown}'; there are {}", columns().join(", ")));
+    }
+    columns()
+        .iter()
+        .map(|name| match fields.get(*name) {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(_) => Err(format!("{name} is no text")),
+        })
+        .collect()
+}
+
+/// The same checks as of the book's file.
+fn check<'a>(rows: impl Iterator<Item = &'a Vec<String>>) -> Result<Vec<TrustCode>, String> {
+    let cells = Cells { rows: rows.cloned().map(|row| (0, row)).collect() };
+    let book = Book::read(&BTreeMap::from([("trust_codes".to_owned(), cells)]));
+    match book {
+        Ok(book) => Ok(book.trust_codes),
+        Err(errors) => {
+            Err(errors.first().map_or_else(String::new, |e| format!("{}: {}", e.column, e.message)))
+        }
+    }
+}
+
+/// Messages as rows of the table.
+///
+/// # Errors
+/// Only if the columns do not fit the schema, which would be a bug.
+pub fn rows_of(
+    messages: &[Received],
+    topic: &str,
+    received_at: EpochSeconds,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let blank = vec![None; columns().len()];
+    let mut lines: Vec<(Vec<Option<&str>>, &Received)> = Vec::new();
+    for message in messages {
+        for code in &message.codes {
+            lines.push((code.iter().map(|cell| Some(cell.as_str())).collect(), message));
+        }
+        if message.codes.is_empty() {
+            lines.push((blank.clone(), message));
+        }
+    }
+    let text = |cell: &dyn Fn(&(Vec<Option<&str>>, &Received)) -> Option<String>| {
+        Arc::new(lines.iter().map(cell).collect::<StringArray>()) as ArrayRef
+    };
+    let mut arrays: Vec<ArrayRef> = (0..columns().len())
+        .map(|i| text(&|(cells, _)| cells.get(i).copied().flatten().map(str::to_owned)))
+        .collect();
+    let micros = vec![received_at.saturating_mul(1_000_000); lines.len()];
+    arrays.extend([
+        text(&|(_, m)| m.fault.clone()),
+        Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC")) as ArrayRef,
+        text(&|_| Some(topic.to_owned())),
+        Arc::new(lines.iter().map(|(_, m)| Some(m.partition)).collect::<Int32Array>()),
+        Arc::new(lines.iter().map(|(_, m)| Some(m.offset)).collect::<Int64Array>()),
+        text(&|(_, m)| Some(m.raw.clone())),
+    ]);
+    RecordBatch::try_new(SCHEMA.clone(), arrays)
+}
+
+/// All trust codes that came, of one device and key the last.
+///
+/// # Errors
+/// If the store fails, or the table does not hold what was written to it.
+pub async fn load(lake: &Lake) -> Result<Vec<TrustCode>, LakeError> {
+    match lake.table(TABLE).await? {
+        None => Ok(Vec::new()),
+        Some(table) => codes_in(&table).await,
+    }
+}
+
+async fn codes_in(table: &Table) -> Result<Vec<TrustCode>, LakeError> {
+    let read = |source| LakeError::Query { table: TABLE.to_owned(), source: Box::new(source) };
+    let misfit = |why: String| LakeError::Layout { table: TABLE.to_owned(), why };
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let provider = table.provider(&session).await?;
+    let mut wanted = columns().to_vec();
+    wanted.extend(["partition", "offset"]);
+    let mut stream = session
+        .read_table(provider)
+        .and_then(|rows| rows.filter(col("fault").is_null()))
+        .and_then(|rows| rows.select_columns(&wanted))
+        .map_err(read)?
+        .execute_stream()
+        .await
+        .map_err(read)?;
+    let mut rows: Vec<((i64, i64), Vec<String>)> = Vec::new();
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(read)?;
+        let number = |i: usize| {
+            cast(batch.column(i), &DataType::Int64)
+                .map(|n| n.as_primitive::<Int64Type>().clone())
+                .map_err(|e| misfit(e.to_string()))
+        };
+        let texts: Vec<StringArray> = (0..columns().len())
+            .map(|i| cast(batch.column(i), &DataType::Utf8).map(|t| t.as_string::<i32>().clone()))
+            .collect::<Result<_, _>>()
+            .map_err(|e| misfit(e.to_string()))?;
+        let (partitions, offsets) = (number(columns().len())?, number(columns().len() + 1)?);
+        for i in 0..batch.num_rows() {
+            let cells = texts
+                .iter()
+                .map(|t| if t.is_valid(i) { t.value(i).to_owned() } else { String::new() })
+                .collect();
+            rows.push(((partitions.value(i), offsets.value(i)), cells));
+        }
+    }
+    rows.sort_by_key(|(place, _)| *place);
+    let codes = check(rows.iter().map(|(_, cells)| cells)).map_err(misfit)?;
+    let mut last: HashMap<(Udi, String), TrustCode> = HashMap::new();
+    for code in codes {
+        last.insert((code.udi.clone(), code.public_key.clone()), code);
+    }
+    Ok(last.into_values().collect())
+}
