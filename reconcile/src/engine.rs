@@ -20,7 +20,7 @@ use lake::Table;
 use schemas::book::{Book, ManagedBy};
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
-use schemas::{journal, ledger};
+use schemas::{journal, ledger, trust};
 
 use crate::ReconcileError;
 use crate::core::groups::Groups;
@@ -84,11 +84,13 @@ fn register_rows(
 pub async fn sql_session(
     journal_table: Option<&Table>,
     ledger_table: Option<&Table>,
+    trust_codes: Option<&Table>,
     book: &Book,
 ) -> Result<SessionContext> {
     let session = session()?;
     register(&session, "stored_journal", journal_table, &journal::SCHEMA).await?;
     register(&session, "stored_ledger", ledger_table, &ledger::SCHEMA).await?;
+    register(&session, trust::TABLE, trust_codes, &trust::SCHEMA).await?;
     for (name, query) in [
         ("journal", include_str!("sql/view_journal.sql")),
         ("usage", include_str!("sql/view_usage.sql")),

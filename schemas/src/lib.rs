@@ -10,4 +10,5 @@ pub mod key;
 pub mod ledger;
 pub mod period;
 pub mod quantity;
+pub mod trust;
 pub mod udi;

@@ -12,7 +12,7 @@ use crate::output::{self, Rows};
 
 /// The tables that a lake may have.
 const TABLES: [&str; 4] =
-    [schemas::journal::TABLE, schemas::ledger::TABLE, "book", ingest::shell::trust::TABLE];
+    [schemas::journal::TABLE, schemas::ledger::TABLE, "book", schemas::trust::TABLE];
 
 pub fn optimize(target_mb: u64, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;

@@ -221,7 +221,8 @@ impl Worker {
                 self.owned.insert(*p, Owned::Reading { taken: *held });
             }
         }
-        if !assign.is_empty() {
+        // The group waits for an answer, also where it gave nothing.
+        if !assign.is_empty() || fences.is_empty() {
             out.push(Intention::Assign(assign));
         }
         if !seek.is_empty() {

@@ -7,45 +7,25 @@
 //! trust code is kept as well, with what is wrong with it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{
     Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::StreamExt as _;
 use lake::{Lake, LakeError, Layout, Table};
-use schemas::book::{Book, Cells, TABLES, TrustCode};
-use schemas::journal::timestamp;
+use schemas::book::{Book, Cells, TrustCode};
 use schemas::period::EpochSeconds;
+use schemas::trust::{SCHEMA, TABLE, columns};
 use schemas::udi::Udi;
 use serde_json::Value;
 
-/// Name of the Delta table.
-pub const TABLE: &str = "trust_codes";
 /// More codes in one message are no trust codes of one device.
 const CODES_MAX: usize = 1000;
-
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    let mut fields: Vec<Field> = columns().iter().map(|name| text(name)).collect();
-    fields.extend([
-        text("fault"),
-        Field::new("received_at", timestamp(), false),
-        text("source"),
-        Field::new("partition", DataType::Int32, true),
-        Field::new("offset", DataType::Int64, true),
-        text("raw"),
-    ]);
-    Arc::new(Schema::new(fields))
-});
-
-fn columns() -> &'static [&'static str] {
-    TABLES.iter().find(|t| t.name == "trust_codes").map_or(&[], |t| t.columns)
-}
 
 #[must_use]
 pub fn layout() -> Layout {

@@ -171,9 +171,9 @@ impl JournalWriter {
         refreshed
     }
 
-    /// Forgets a commit that failed.
-    pub fn forget(&mut self) {
-        self.running = None;
+    /// Forgets a commit that failed. One that is under way goes on: its answer is still to come.
+    pub fn forget_failed(&mut self) {
+        self.running = self.running.take().filter(|running| running.task.is_some());
     }
 
     /// Loads the newest version of the journal and what it brings into the index.

@@ -25,6 +25,7 @@ type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 pub struct Snapshot {
     pub journal: Option<Table>,
     pub ledger: Option<Table>,
+    pub trust_codes: Option<Table>,
     pub book: StoredBook,
 }
 
@@ -38,6 +39,7 @@ impl Snapshot {
             // The ledger first: whatever is posted after this moment makes this run's commit stale.
             ledger: lake.table(ledger_table::TABLE).await?,
             book: load_book(lake, None).await?,
+            trust_codes: lake.table(schemas::trust::TABLE).await?,
             journal: lake.table(journal::TABLE).await?,
         })
     }
@@ -51,7 +53,13 @@ impl Snapshot {
     /// # Errors
     /// If a table cannot be read.
     pub async fn sql_session(&self) -> Result<datafusion::prelude::SessionContext> {
-        engine::sql_session(self.journal.as_ref(), self.ledger.as_ref(), &self.book.book).await
+        engine::sql_session(
+            self.journal.as_ref(),
+            self.ledger.as_ref(),
+            self.trust_codes.as_ref(),
+            &self.book.book,
+        )
+        .await
     }
 }
 

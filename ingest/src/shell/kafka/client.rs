@@ -18,7 +18,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -213,24 +213,74 @@ impl Connection {
     ///
     /// # Errors
     /// If the brokers cannot be reached in time, or do not know the topic.
-    pub fn topic_id(&self, topic: &str, timeout: Duration) -> Result<Option<String>, KafkaError> {
+    pub fn topic_id(&self, topic: &str, timeout: Duration) -> Result<Option<String>, TopicError> {
         let mut config = self.config.clone();
         config.set("debug", "topic").set_log_level(RDKafkaLogLevel::Debug);
         let context = Context::new(self.token_file.clone());
-        let client = BaseConsumer::from_config_and_context(&config, context)?;
-        let metadata = client.fetch_metadata(Some(topic), timeout)?;
-        let error = metadata.topics().first().and_then(|t| t.error());
-        if let Some(error) = error {
-            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(error)));
-        }
+        let client = BaseConsumer::from_config_and_context(&config, context)
+            .map_err(|e| TopicError::OutOfReach(e.to_string()))?;
+        metadata_of(&client, topic, timeout)?;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(2) {
             client.poll(Duration::from_millis(20));
-            if let Some((_, id)) = client.context().topic_ids().iter().find(|(t, _)| *t == topic) {
-                return Ok(Some(id.to.clone()));
+            if let Some(change) = client.context().topic_ids().remove(topic) {
+                return Ok(Some(change.to));
             }
         }
         Ok(None)
+    }
+}
+
+/// Why nothing is known of a topic.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    #[error("the topic '{0}' is not there; make it, or name another")]
+    NotThere(String),
+    #[error("the broker refuses this worker: {0}")]
+    Refused(RDKafkaErrorCode),
+    #[error("the brokers are out of reach: {0}")]
+    OutOfReach(String),
+}
+
+/// What the brokers say of a topic that is there.
+///
+/// The client is polled in between: it asks for its OAUTHBEARER token, and tells what is wrong with a
+/// connection, only then.
+///
+/// # Errors
+/// If the topic is not there, or the brokers do not answer in time.
+pub fn metadata_of(
+    client: &BaseConsumer<Context>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Metadata, TopicError> {
+    use RDKafkaErrorCode as Code;
+    let started = Instant::now();
+    loop {
+        // Messages cannot come: nothing is assigned yet.
+        client.poll(Duration::from_millis(50));
+        let error = match client.fetch_metadata(Some(topic), Duration::from_secs(1)) {
+            Err(error) => error.to_string(),
+            Ok(metadata) => match metadata.topics().first().map(|t| t.error().map(Code::from)) {
+                Some(None) => return Ok(metadata),
+                Some(Some(Code::TopicAuthorizationFailed)) => {
+                    return Err(TopicError::Refused(Code::TopicAuthorizationFailed));
+                }
+                None | Some(Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
+                    return Err(TopicError::NotThere(topic.to_owned()));
+                }
+                Some(Some(code)) => code.to_string(),
+            },
+        };
+        match client.context().problem() {
+            Some((code @ (Code::Authentication | Code::SaslAuthenticationFailed), _)) => {
+                return Err(TopicError::Refused(code));
+            }
+            problem if started.elapsed() >= timeout => {
+                return Err(TopicError::OutOfReach(problem.map_or(error, |(_, why)| why)));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -304,6 +354,7 @@ pub struct Context {
     rebalances: Mutex<VecDeque<Rebalanced>>,
     ends: Mutex<BTreeMap<Partition, Offset>>,
     topic_ids: Mutex<BTreeMap<String, IdChange>>,
+    problem: Mutex<Option<(RDKafkaErrorCode, String)>>,
     closing: AtomicBool,
     token_file: Option<PathBuf>,
 }
@@ -331,6 +382,11 @@ impl Context {
     /// What was learned of the ids of topics.
     pub fn topic_ids(&self) -> BTreeMap<String, IdChange> {
         locked(&self.topic_ids).clone()
+    }
+
+    /// What the client last complained of.
+    pub fn problem(&self) -> Option<(RDKafkaErrorCode, String)> {
+        locked(&self.problem).clone()
     }
 
     /// From now on partitions are let go of without a word: the consumer is being closed.
@@ -371,6 +427,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "the kafka client reports a problem");
+        if let Some(code) = error.rdkafka_error_code() {
+            *locked(&self.problem) = Some((code, reason.to_owned()));
+        }
     }
 
     fn generate_oauth_token(

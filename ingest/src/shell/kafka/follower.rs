@@ -17,7 +17,7 @@ use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
 use super::WorkerError;
-use super::client::{Connection, Context};
+use super::client::{Connection, Context, TopicError, metadata_of};
 use crate::shell::trust::{self, Received, read_message, rows_of};
 
 /// Messages that are committed together.
@@ -56,19 +56,17 @@ impl Follower {
     ) -> Result<Option<Follower>, WorkerError> {
         let topic_id = match connection.topic_id(topic, Duration::from_secs(10)) {
             Ok(id) => id.unwrap_or_default(),
-            Err(KafkaError::MetadataFetch(
-                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
-            )) => return Ok(None),
-            Err(error) => return Err(WorkerError::Kafka(error)),
+            Err(TopicError::NotThere(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let consumer = connection.follow(&format!("{group}-trust"))?;
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
+        let metadata = metadata_of(&consumer, topic, Duration::from_secs(10))?;
         let partitions: Vec<i32> = metadata
             .topics()
             .first()
             .map(|t| t.partitions().iter().map(|p| p.id()).collect())
             .unwrap_or_default();
-        let table = runtime.block_on(lake.ensure(trust::TABLE, &trust::layout()))?;
+        let table = runtime.block_on(lake.ensure(schemas::trust::TABLE, &trust::layout()))?;
         let mut follower = Follower {
             topic: topic.to_owned(),
             topic_id,

@@ -28,7 +28,7 @@ use schemas::journal;
 use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
-use self::client::{Connection, Context, Rebalanced, SettingsError};
+use self::client::{Connection, Context, Rebalanced, SettingsError, TopicError};
 use self::follower::Follower;
 pub use self::receipts::ReceiptError;
 use self::receipts::Receipts;
@@ -102,8 +102,8 @@ pub enum WorkerError {
     Settings(#[from] SettingsError),
     #[error("kafka failed")]
     Kafka(#[from] KafkaError),
-    #[error("the topic '{0}' is not there; make it, or name another")]
-    NoTopic(String),
+    #[error(transparent)]
+    Topic(#[from] TopicError),
     #[error(
         "messages of {topic}[{partition}] are gone: the journal holds it up to offset {held}, the broker has it from {first} to {next} only; if the messages between are lost for good and this is known, make the topic anew under the same name, or let the worker read another"
     )]
@@ -162,12 +162,7 @@ pub fn stream(
 ) -> Result<Streamed> {
     let mut shell = Shell::open(runtime, lake, cache_dir, settings)?;
     let ended = shell.run()?;
-    shell.consumer.context().close();
-    Ok(Streamed {
-        summary: std::mem::take(&mut shell.summary),
-        commits: shell.writer.commits(),
-        ended,
-    })
+    Ok(Streamed { summary: shell.summary.clone(), commits: shell.writer.commits(), ended })
 }
 
 struct Shell<'a> {
@@ -201,6 +196,28 @@ struct Shell<'a> {
     assigned_once: bool,
     leave: bool,
     summary: Summary,
+}
+
+/// However the worker ends, the group gets its answer: the client would wait for it for ever.
+impl Drop for Shell<'_> {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        while let Some(rebalanced) = self.consumer.context().next_rebalance() {
+            let answered = match rebalanced {
+                Rebalanced::Assigned(p) => self.consumer.incremental_assign(&self.list(&p)),
+                Rebalanced::Revoked(p) => self.consumer.incremental_unassign(&self.list(&p)),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "the group was left in disorder");
+            }
+        }
+        if let Ok(assigned) = self.consumer.assignment()
+            && assigned.count() > 0
+            && let Err(error) = self.consumer.incremental_unassign(&assigned)
+        {
+            tracing::debug!(%error, "the group was left in disorder");
+        }
+    }
 }
 
 impl<'a> Shell<'a> {
@@ -487,7 +504,7 @@ impl<'a> Shell<'a> {
             Intention::Retry => self.retry_at = Some(Instant::now() + self.backoff),
             Intention::Discard => {
                 self.gathered = Gathered::default();
-                self.writer.forget();
+                self.writer.forget_failed();
             }
             Intention::Acknowledge(offsets) => self.acknowledge(&offsets)?,
             Intention::Leave => self.leave = true,
@@ -840,28 +857,20 @@ impl<'a> Shell<'a> {
 
 /// Waits until the topic is there, and gives its id; blank where brokers have none.
 fn wait_for_topic(settings: &Settings<'_>) -> Result<String> {
-    use RDKafkaErrorCode as Code;
     let started = Instant::now();
     loop {
         settings.health.turn();
-        match settings.connection.topic_id(&settings.topic, Duration::from_secs(5)) {
+        let error = match settings.connection.topic_id(&settings.topic, Duration::from_secs(5)) {
             Ok(id) => return Ok(id.unwrap_or_default()),
-            Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
-                if started.elapsed() > TOPIC_WAIT_MAX {
-                    return Err(WorkerError::NoTopic(settings.topic.clone()));
-                }
-                settings.health.set_ready(Some(format!("no topic '{}'", settings.topic)));
-            }
-            Err(KafkaError::MetadataFetch(code @ Code::TopicAuthorizationFailed)) => {
-                return Err(WorkerError::Refused(code));
-            }
-            Err(error) => {
-                if started.elapsed() > TOPIC_WAIT_MAX || settings.stop.load(Ordering::Relaxed) {
-                    return Err(error.into());
-                }
-                tracing::warn!(%error, "kafka is out of reach");
-                settings.health.set_ready(Some(format!("kafka: {error}")));
-            }
+            Err(error) => error,
+        };
+        if let TopicError::Refused(code) = error {
+            return Err(WorkerError::Refused(code));
+        }
+        tracing::warn!(%error, topic = settings.topic, "waiting for the topic");
+        settings.health.set_ready(Some(error.to_string()));
+        if started.elapsed() > TOPIC_WAIT_MAX || settings.stop.load(Ordering::Relaxed) {
+            return Err(error.into());
         }
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -1,0 +1,85 @@
+//! Brokers that fail: a real one that is stopped, and a mock that refuses.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::stand::{Stand, brokers, long, script, until};
+use crate::support::counts;
+
+fn broker(action: &str, port: u16) {
+    let status = Command::new(script())
+        .arg(action)
+        .env("RUMLEDGER_TEST_KAFKA_PORT", port.to_string())
+        .status()
+        .unwrap();
+    assert!(status.success(), "broker.sh {action}");
+}
+
+/// A broker of its own is stopped for a while and started again.
+#[test]
+fn a_broker_that_goes_and_comes_back_costs_nothing() {
+    drop(brokers());
+    let port = 39192;
+    broker("up", port);
+    let (reports, down) = if long() { ("50000", 60) } else { ("5000", 8) };
+    let stand = Stand::at(format!("127.0.0.1:{port}"));
+    stand.produce(&["--reports", reports, "--devices", "200"]);
+    let mut worker = stand.spawn(&[], &[("RUMLEDGER_FLUSH_ROWS_MAX", "700")]);
+    until("some are in", Duration::from_secs(60), || !stand.dispositions().is_empty());
+    let before = worker.peak_mib();
+    broker("kill", port);
+    std::thread::sleep(Duration::from_secs(down));
+    assert!(!worker.has_ended(), "{}", worker.log());
+    broker("start", port);
+    stand.produce(&["--reports", reports, "--devices", "200", "--seed", "8"]);
+    let all = 2 * reports.parse::<u64>().unwrap();
+    until("all are in", Duration::from_secs(180), || {
+        stand.dispositions().values().sum::<u64>() >= all
+    });
+    let after = worker.peak_mib();
+    eprintln!("peak memory {before} MiB before, {after} MiB after");
+    assert!(after < before + 128, "memory grew from {before} to {after} MiB");
+    assert_eq!(worker.stop(), Some(0), "{}", worker.log());
+    let produced = stand.read_topic(&stand.topic);
+    stand.journal_is(&produced);
+    stand.receipts_are(&produced);
+    broker("down", port);
+}
+
+/// Requests that fail now and then, with errors that a client has to live with.
+#[test]
+fn requests_that_fail_are_made_again() {
+    use RDKafkaRespErr as E;
+    let cluster = MockCluster::new(2).unwrap();
+    let stand = Stand::at(cluster.bootstrap_servers());
+    for topic in [&stand.topic, &stand.receipts, &stand.trust] {
+        cluster.create_topic(topic, 4, 1).unwrap();
+    }
+    let expected = stand.produce(&["--reports", "3000", "--devices", "60"]);
+    cluster.request_errors(
+        RDKafkaApiKey::Fetch,
+        &[
+            E::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            E::RD_KAFKA_RESP_ERR__TRANSPORT,
+            E::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        ],
+    );
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[E::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, E::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT],
+    );
+    cluster.request_errors(
+        RDKafkaApiKey::OffsetCommit,
+        &[E::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, E::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
+    );
+    let got = counts(&stand.drain().stdout);
+    for name in ["received", "accepted", "duplicate", "suspended"] {
+        assert_eq!(got[name], expected[name], "{name}");
+    }
+    let produced = stand.read_topic(&stand.topic);
+    stand.journal_is(&produced);
+    stand.receipts_are(&produced);
+}

@@ -1,0 +1,109 @@
+//! Trust codes over their topic, and reports that waited for them (R7.4).
+
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+
+use crate::stand::{Stand, until};
+use crate::support::counts;
+
+/// Sends the rows of a book's trust_codes.csv to the topic, some of them broken.
+fn send_codes(stand: &Stand) -> usize {
+    let codes = std::fs::read_to_string(stand.place.path("codes.csv")).unwrap();
+    let producer: ThreadedProducer<_> =
+        ClientConfig::new().set("bootstrap.servers", &stand.brokers).create().unwrap();
+    let mut lines = codes.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let mut sent = 0;
+    for line in lines {
+        let cells: Vec<&str> = line.split(',').collect();
+        let object: serde_json::Map<String, serde_json::Value> = columns
+            .iter()
+            .zip(&cells)
+            .map(|(c, v)| ((*c).to_owned(), serde_json::Value::from(*v)))
+            .collect();
+        let key = format!("{}:{}", cells[0], cells[1]);
+        let value = serde_json::Value::Object(object).to_string();
+        producer
+            .send(BaseRecord::to(&stand.trust).key(&key).payload(&value))
+            .map_err(|e| e.0)
+            .unwrap();
+        sent += 1;
+    }
+    // Neither stops the worker, both are kept.
+    for broken in ["{\"udi_pid\":\"X\"}", "no json"] {
+        producer
+            .send(BaseRecord::to(&stand.trust).key("X:Y").payload(broken))
+            .map_err(|e| e.0)
+            .unwrap();
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+    sent
+}
+
+/// A stand whose book lacks all trust codes; they stand in codes.csv.
+fn without_codes() -> Stand {
+    let stand = Stand::new();
+    stand.produce(&["--reports", "1500", "--devices", "60", "--duplicates", "0", "--broken", "0"]);
+    let codes = stand.place.path("fleet/book/trust_codes.csv");
+    std::fs::rename(&codes, stand.place.path("codes.csv")).unwrap();
+    stand.place.ok(0, &["-q", "book", "import", "fleet/book"]);
+    stand
+}
+
+#[test]
+fn suspended_reports_are_taken_up_when_their_trust_code_comes() {
+    let stand = without_codes();
+    make_topic(&stand);
+    let before = counts(&stand.drain().stdout);
+    assert!(before["trust-unknown"] > 1000, "{before:?}");
+    let mut worker = stand.spawn(&[], &[]);
+    until("the worker reads", Duration::from_secs(30), || {
+        worker.log().contains("partitions assigned")
+    });
+    let codes = send_codes(&stand);
+    until("all are taken up", Duration::from_secs(60), || {
+        !stand.dispositions().contains_key("suspended")
+    });
+    assert_eq!(worker.stop(), Some(0), "{}", worker.log());
+    assert_eq!(stand.dispositions()["accepted"], 1500);
+    let verified = stand.place.sql("SELECT count(*) FROM journal WHERE signature = 'verified'");
+    assert_eq!(verified, [before["trust-unknown"].to_string()]);
+    stand.journal_is(&stand.read_topic(&stand.topic));
+    let kept = stand.place.sql("SELECT count(*), count(fault) FROM trust_codes");
+    assert_eq!(kept, [format!("{},2", codes + 2)]);
+    // A worker that starts later has them too, and takes nothing twice.
+    let again = counts(&stand.drain().stdout);
+    assert_eq!(again["received"], 0);
+}
+
+#[test]
+fn suspense_retry_takes_up_what_the_book_brought() {
+    let stand = without_codes();
+    let before = counts(&stand.drain().stdout);
+    let waiting = before["trust-unknown"];
+    let none = counts(&stand.place.ok(3, &["suspense", "retry", "--format", "csv"]));
+    assert_eq!((none["judged again"], none["accepted"]), (waiting, 0));
+    std::fs::rename(stand.place.path("codes.csv"), stand.place.path("fleet/book/trust_codes.csv"))
+        .unwrap();
+    stand.place.ok(0, &["-q", "book", "import", "fleet/book"]);
+    let wrong = stand.place.run(&["suspense", "retry", "--reason", "no-such"]);
+    assert_eq!(wrong.status, 2);
+    let retry = ["suspense", "retry", "--reason", "trust-unknown", "--format", "csv"];
+    let done = counts(&stand.place.ok(0, &retry));
+    assert_eq!((done["judged again"], done["accepted"]), (waiting, waiting));
+    assert_eq!(stand.dispositions()["accepted"], 1500);
+    stand.journal_is(&stand.read_topic(&stand.topic));
+}
+
+fn make_topic(stand: &Stand) {
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    let admin: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", &stand.brokers).create().unwrap();
+    let new =
+        NewTopic::new(&stand.trust, 2, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+}
