@@ -13,11 +13,11 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
+use deltalake::DeltaTable;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
-use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectStoreExt as _;
 use url::Url;
 
@@ -148,12 +148,11 @@ impl Lake {
             .await;
         match made {
             Ok(delta) => Ok(Table::new(name, delta)),
-            // Somebody else made it at the same moment.
-            Err(
-                error @ (DeltaTableError::VersionAlreadyExists(_)
-                | DeltaTableError::Transaction { .. }),
-            ) => self.table(name).await?.ok_or_else(|| LakeError::delta(name, "create", error)),
-            Err(error) => Err(LakeError::delta(name, "create", error)),
+            // Somebody else may have made it at the same moment; delta-rs says so in several ways.
+            Err(error) => match self.table(name).await {
+                Ok(Some(table)) => Ok(table),
+                _ => Err(LakeError::delta(name, "create", error)),
+            },
         }
     }
 }

@@ -214,3 +214,23 @@ async fn a_book_is_replaced_whole_and_its_versions_can_be_read() {
         assert_eq!(book.accounts[0].customer, "Line\nbreak, \"x\"");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_make_the_same_table_at_once() {
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake(&dir);
+        let making: Vec<_> = (0..8)
+            .map(|_| {
+                let lake = lake.clone();
+                tokio::spawn(async move { table(&lake).await.id().unwrap() })
+            })
+            .collect();
+        let mut ids = Vec::new();
+        for one in making {
+            ids.push(one.await.unwrap());
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "one table");
+    }
+}

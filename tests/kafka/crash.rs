@@ -32,25 +32,27 @@ fn killed_at_any_moment_and_at_every_point_a_worker_loses_and_doubles_nothing() 
 
     // Small commits, so that kills fall between, before and within many of them.
     let small = [("RUMLEDGER_FLUSH_ROWS_MAX", "600"), ("RUMLEDGER_FLUSH_AGE_MS_MAX", "200")];
+    // A static member: the group gives a worker that comes back its partitions at once.
+    let member = ["--set", "group.instance.id=crash"];
     let points = lake::failpoint::NAMES;
     for point in points {
         let mut all = small.to_vec();
         all.push(("RUMLEDGER_FAILPOINT", point));
-        let mut worker = stand.spawn(&["--idle-exit", "30"], &all);
+        let mut worker = stand.spawn(&member, &all);
         let status = worker.wait(Duration::from_secs(90));
         assert_eq!(status, None, "{point} was not met:\n{}", worker.log());
     }
     let mut moments = Moments(7);
     let mut in_time = 0;
     for _ in 0..kills {
-        let mut worker = stand.spawn(&[], &small);
+        let mut worker = stand.spawn(&member, &small);
         std::thread::sleep(Duration::from_millis(150 + moments.below(2500)));
         in_time += u32::from(!worker.has_ended());
         worker.kill();
     }
     assert!(in_time * 10 > kills * 9, "only {in_time} of {kills} kills met a running worker");
     assert!(producer.wait().unwrap().success());
-    let last = stand.drain();
+    let last = stand.drain_as(&member);
     let produced = stand.read_topic(&stand.topic);
     eprintln!(
         "{} messages, {} kills, {} points; the last worker took {:?}",

@@ -102,7 +102,11 @@ impl Stand {
 
     /// Runs a worker until nothing came for some seconds.
     pub(crate) fn drain(&self) -> Ran {
-        let ran = ran(self.worker(&["--idle-exit", "4"]).output().unwrap());
+        self.drain_as(&[])
+    }
+
+    pub(crate) fn drain_as(&self, args: &[&str]) -> Ran {
+        let ran = ran(self.worker(&[&["--idle-exit", "4"], args].concat()).output().unwrap());
         assert!(matches!(ran.status, 0 | 3), "{}", ran.stderr);
         ran
     }

@@ -18,7 +18,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -295,17 +295,20 @@ pub fn ensure_topic(
     partitions: i32,
     runtime: &Handle,
 ) -> Result<(), String> {
+    let context = Context::new(connection.token_file.clone());
+    let client = BaseConsumer::from_config_and_context(&connection.config, context)
+        .map_err(|e| e.to_string())?;
+    match metadata_of(&client, topic, Duration::from_secs(30)) {
+        Ok(_) => return Ok(()),
+        Err(TopicError::NotThere(_)) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    if connection.token_file.is_some() {
+        return Err("topics are not made over OAUTHBEARER".to_owned());
+    }
     let (config, context) = connection.producer();
     let admin: AdminClient<Context> =
         AdminClient::from_config_and_context(&config, context).map_err(|e| e.to_string())?;
-    let metadata = admin
-        .inner()
-        .fetch_metadata(Some(topic), Duration::from_secs(30))
-        .map_err(|e| e.to_string())?;
-    let there = |t: &MetadataTopic| t.error().is_none() && !t.partitions().is_empty();
-    if metadata.topics().first().is_some_and(there) {
-        return Ok(());
-    }
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
     let made = runtime
         .block_on(admin.create_topics([&new], &AdminOptions::new()))

@@ -447,7 +447,7 @@ impl<'a> Shell<'a> {
             match rebalanced {
                 Rebalanced::Assigned(partitions) => {
                     tracing::info!(?partitions, "partitions assigned");
-                    self.assigned_once = true;
+                    self.assigned_once |= !partitions.is_empty();
                     kinds.with_label_values(&["assigned"]).inc();
                     self.handle(Event::Assigned(partitions))?;
                 }
