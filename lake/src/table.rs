@@ -66,7 +66,7 @@ pub struct Written {
 /// What came to a table between two versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Paths of data files that brought new rows.
+    /// Paths of data files of the newest version that hold all rows that are new, and maybe others.
     pub added: Vec<String>,
 }
 
@@ -318,10 +318,17 @@ impl Table {
             let Some(entry) = entry else {
                 return Ok(None);
             };
-            for action in get_actions(version, &entry).map_err(self.failed("read"))? {
-                // Compaction moves rows that were there before.
+            let actions = get_actions(version, &entry).map_err(self.failed("read"))?;
+            // New rows may have been moved on already: by a merge of files, or an exchange. Then they
+            // are in what that commit added.
+            let before = changes.added.len();
+            changes.added.retain(|path| {
+                !actions.iter().any(|a| matches!(a, Action::Remove(gone) if gone.path == *path))
+            });
+            let moved = changes.added.len() < before;
+            for action in actions {
                 if let Action::Add(add) = action
-                    && add.data_change
+                    && (add.data_change || moved)
                 {
                     changes.added.push(add.path);
                 }

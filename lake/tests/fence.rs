@@ -159,8 +159,14 @@ async fn files_are_merged_while_others_append() {
     assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Committed(14));
     let all: Vec<i64> = (0..13).collect();
     assert_eq!(numbers(&one).await, all);
-    // What is merged is not new.
+    // What is merged is not new; what was new before it was merged is in the merged file.
+    assert_eq!(one.changes_since(13).await.unwrap().unwrap().added.len(), 1);
     assert_eq!(one.changes_since(12).await.unwrap().unwrap().added.len(), 1);
+    let since = one.changes_since(7).await.unwrap().unwrap().added;
+    assert_eq!(since.len(), 2);
+    let session = SessionContext::new();
+    let files = one.provider_of_files(&session, since).await.unwrap();
+    assert_eq!(session.read_table(files).unwrap().count().await.unwrap(), 13);
     // Nothing is old enough to be removed, so who reads an older version is not disturbed.
     let week = Duration::from_secs(7 * 24 * 3600);
     assert_eq!(one.vacuum(week, false).await.unwrap().files, Vec::<String>::new());

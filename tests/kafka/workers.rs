@@ -1,16 +1,27 @@
 //! Several workers in one group on one journal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::stand::{Running, Stand, long, until};
 
 const SMALL: [(&str, &str); 2] =
     [("RUMLEDGER_FLUSH_ROWS_MAX", "500"), ("RUMLEDGER_FLUSH_AGE_MS_MAX", "250")];
 
-fn wait_for(stand: &Stand, reports: u64) {
-    until("all reports are in the journal", Duration::from_secs(240), || {
-        stand.dispositions().values().sum::<u64>() >= reports
-    });
+/// Waits until the journal has all reports; otherwise shows what the workers say.
+fn wait_for(stand: &Stand, reports: u64, running: &[&Running]) {
+    let started = Instant::now();
+    let received = || stand.dispositions().values().sum::<u64>();
+    while received() < reports {
+        if started.elapsed() > Duration::from_secs(90) {
+            let logs: Vec<String> = running.iter().map(|worker| worker.log()).collect();
+            panic!(
+                "{} of {reports} reports are in the journal:\n{}",
+                received(),
+                logs.join("\n--\n")
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Workers come and go while a producer writes; copies reach other partitions.
@@ -41,7 +52,7 @@ fn rebalanced(workers: usize, rebalances: usize) {
         }
     }
     assert!(producer.wait().unwrap().success());
-    wait_for(&stand, reports + 200);
+    wait_for(&stand, reports + 200, &running.iter().collect::<Vec<_>>());
     for worker in &mut running {
         assert_eq!(worker.stop(), Some(0), "{}", worker.log());
     }
@@ -77,10 +88,10 @@ fn a_worker_that_slept_past_its_session_cannot_commit_for_it() {
     std::thread::sleep(Duration::from_secs(3));
     sleeper.signal("STOP");
     let mut other = stand.spawn(&[], &SMALL);
-    wait_for(&stand, 3000);
+    wait_for(&stand, 3000, &[&sleeper, &other]);
     stand.produce(&["--reports", "2000", "--devices", "100", "--seed", "6"]);
     sleeper.signal("CONT");
-    wait_for(&stand, 5000);
+    wait_for(&stand, 5000, &[&sleeper, &other]);
     until("the sleeper finds out", Duration::from_secs(60), || {
         let log = sleeper.log();
         log.contains("another worker went on") || log.contains("lost=true")
