@@ -8,8 +8,32 @@ demo:
 ci:
     bash .ci/run
 
+# All tests; starts a Kafka broker of its own
 test:
+    bash ci/test.sh
+
+# The tests that need no broker
+test-quick:
     cargo test --workspace
+
+# A Kafka broker on 127.0.0.1:39092, for the tests of the worker and for trying things out
+kafka-up:
+    ci/kafka/broker.sh up
+
+kafka-down:
+    ci/kafka/broker.sh down
+
+# The long form of the crash test: 200,000 reports, 200 kills, every failpoint (needs kafka-up)
+crash-test:
+    RUMLEDGER_TEST_LONG=1 cargo test --test kafka -- --nocapture --test-threads 1 crash::
+
+# All tests of the worker at full length (needs kafka-up)
+kafka-long:
+    RUMLEDGER_TEST_LONG=1 cargo test --test kafka -- --nocapture --test-threads 1
+
+# Dashboards, rules and manifests
+observe:
+    ci/observe/check.sh
 
 lint:
     cargo fmt --all --check

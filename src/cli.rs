@@ -98,8 +98,11 @@ pub enum Command {
     #[command(after_help = "Example: rumledger reconcile --period 2026-10 --dry-run")]
     Reconcile {
         /// The month, in each account's own zone
-        #[arg(long, value_name = "YYYY-MM")]
-        period: Period,
+        #[arg(long, value_name = "YYYY-MM", required_unless_present = "current")]
+        period: Option<Period>,
+        /// The month that is running and the one before it, for jobs that run by themselves
+        #[arg(long, conflicts_with = "period")]
+        current: bool,
         /// Does everything but posting
         #[arg(long)]
         dry_run: bool,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::disk::NotSynced;
+
 /// A failure of the lake. [`LakeError::retry`] tells whether the same call may succeed later.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
@@ -60,6 +62,15 @@ impl LakeError {
     /// True if the failure lies in the world (a store out of reach), not in what was asked.
     #[must_use]
     pub fn retry(&self) -> bool {
+        // A disk that does not sync is for a person to look at.
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            if error.is::<NotSynced>() || inner.is_some_and(|e| e.is::<NotSynced>()) {
+                return false;
+            }
+            cause = error.source();
+        }
         matches!(self, LakeError::Store { .. } | LakeError::Delta { .. } | LakeError::Local { .. })
     }
 }

@@ -4,11 +4,14 @@
 //! Everything else sees tables, versions, Arrow batches and DataFusion providers.
 
 mod book;
+mod disk;
 mod error;
 pub mod failpoint;
 mod maintain;
 mod store;
 mod table;
+#[cfg(test)]
+mod torn;
 
 use std::path::{Path, PathBuf};
 

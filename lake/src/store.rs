@@ -1,7 +1,6 @@
 //! Object stores: local files that are fsynced, and S3.
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -13,15 +12,19 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
 use url::Url;
 
+use crate::disk::Disk;
 use crate::{LakeError, Result};
 
 /// The store of a whole file system or bucket.
 #[derive(Clone, Debug)]
-pub(crate) struct Root(Arc<dyn ObjectStore>);
+pub(crate) struct Root {
+    store: Arc<dyn ObjectStore>,
+    disk: Disk,
+}
 
 /// Opens the store of a location, and gives the location as a URL that ends in `/`.
 pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
@@ -36,7 +39,7 @@ pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
         // commit that lost the race fail.
         let s3 =
             AmazonS3Builder::from_env().with_url(url.as_str()).build().map_err(|e| wrong(&e))?;
-        return Ok((url, Root(Arc::new(s3))));
+        return Ok((url, Root { store: Arc::new(s3), disk: Disk::default() }));
     }
     if location.contains("://") && !location.starts_with("file://") {
         return Err(wrong(&"use a path or s3://BUCKET/PREFIX"));
@@ -49,14 +52,19 @@ pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
         None => std::path::absolute(location).map_err(|e| wrong(&e))?,
     };
     let url = Url::from_directory_path(&path).map_err(|()| wrong(&"the path cannot be a URL"))?;
-    Ok((url, Root(Arc::new(SyncedFiles::new()))))
+    Ok((url, Root::on(Disk::default())))
 }
 
 impl Root {
+    /// Local files.
+    pub(crate) fn on(disk: Disk) -> Root {
+        Root { store: Arc::new(SyncedFiles::new(disk.clone())), disk }
+    }
+
     /// The store of one table, and the root store that it is a part of.
     pub(crate) fn for_table(&self, table: &Url) -> (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) {
         let prefix = Path::from_url_path(table.path()).unwrap_or_default();
-        (Arc::new(PrefixStore::new(Arc::clone(&self.0), prefix)), Arc::clone(&self.0))
+        (Arc::new(PrefixStore::new(Arc::clone(&self.store), prefix)), Arc::clone(&self.store))
     }
 
     /// Makes the folder of a local table.
@@ -65,18 +73,21 @@ impl Root {
             return Ok(());
         };
         let path = path.join(table);
-        std::fs::create_dir_all(&path)
+        self.disk
+            .make_dir(&path)
             .map_err(|source| LakeError::Local { path: path.display().to_string(), source })
     }
 }
 
-/// Local files, synced to the disk after each put, completed upload and rename: first the file,
-/// then its directory. A commit is put after its data, so it is never durable before them.
+/// Local files that are on the disk when a call returns: the bytes before the name that shows them,
+/// the name before anything that refers to it. A commit is put after its data, so it is never durable
+/// before them, and its name never shows half of it.
 ///
 /// object_store 0.13 has no such option (0.14 has); this goes when the versions meet.
 #[derive(Debug)]
 struct SyncedFiles {
     inner: LocalFileSystem,
+    disk: Disk,
 }
 
 impl fmt::Display for SyncedFiles {
@@ -86,24 +97,33 @@ impl fmt::Display for SyncedFiles {
 }
 
 impl SyncedFiles {
-    fn new() -> Self {
-        SyncedFiles { inner: LocalFileSystem::new() }
+    fn new(disk: Disk) -> Self {
+        SyncedFiles { inner: LocalFileSystem::new(), disk }
     }
 
-    async fn sync(&self, location: &Path) -> object_store::Result<()> {
+    /// Runs work on the disk off the runtime's own threads.
+    async fn on_disk(
+        &self,
+        location: &Path,
+        work: impl FnOnce(&Disk, &FilePath) -> std::io::Result<()> + Send + 'static,
+    ) -> object_store::Result<()> {
         let path = self.inner.path_to_filesystem(location)?;
-        let synced = tokio::task::spawn_blocking(move || sync_file(&path)).await;
-        let generic = |source: Box<dyn std::error::Error + Send + Sync>| {
-            object_store::Error::Generic { store: "SyncedFiles", source }
-        };
-        synced.map_err(|e| generic(e.into()))?.map_err(|e| generic(e.into()))
+        let disk = self.disk.clone();
+        let name = location.to_string();
+        let done = tokio::task::spawn_blocking(move || work(&disk, &path)).await;
+        match done {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(object_store::Error::AlreadyExists { path: name, source: error.into() })
+            }
+            Ok(Err(error)) => Err(generic(error)),
+            Err(error) => Err(generic(error)),
+        }
     }
 }
 
-fn sync_file(path: &FilePath) -> std::io::Result<()> {
-    File::open(path)?.sync_all()?;
-    let parent: PathBuf = path.parent().map(FilePath::to_path_buf).unwrap_or_default();
-    File::open(parent)?.sync_all()
+fn generic(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_store::Error {
+    object_store::Error::Generic { store: "SyncedFiles", source: source.into() }
 }
 
 #[async_trait]
@@ -114,9 +134,14 @@ impl ObjectStore for SyncedFiles {
         payload: PutPayload,
         opts: PutOptions,
     ) -> object_store::Result<PutResult> {
-        let result = self.inner.put_opts(location, payload, opts).await?;
-        self.sync(location).await?;
-        Ok(result)
+        let replace = match opts.mode {
+            PutMode::Overwrite => true,
+            PutMode::Create => false,
+            // Nothing here asks for it; the inner store says that it cannot.
+            PutMode::Update(_) => return self.inner.put_opts(location, payload, opts).await,
+        };
+        self.on_disk(location, move |disk, path| disk.put(path, &payload, replace)).await?;
+        Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn put_multipart_opts(
@@ -124,9 +149,10 @@ impl ObjectStore for SyncedFiles {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        let inner = self.inner.put_multipart_opts(location, opts).await?;
         let path = self.inner.path_to_filesystem(location)?;
-        Ok(Box::new(SyncedUpload { inner, path }))
+        self.on_disk(location, |disk, path| disk.make_parent(path)).await?;
+        let inner = self.inner.put_multipart_opts(location, opts).await?;
+        Ok(Box::new(SyncedUpload { inner, path, disk: self.disk.clone() }))
     }
 
     async fn get_opts(
@@ -134,6 +160,7 @@ impl ObjectStore for SyncedFiles {
         location: &Path,
         options: GetOptions,
     ) -> object_store::Result<GetResult> {
+        self.disk.check().map_err(generic)?;
         self.inner.get_opts(location, options).await
     }
 
@@ -142,6 +169,7 @@ impl ObjectStore for SyncedFiles {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> object_store::Result<Vec<bytes::Bytes>> {
+        self.disk.check().map_err(generic)?;
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -174,8 +202,9 @@ impl ObjectStore for SyncedFiles {
         to: &Path,
         options: CopyOptions,
     ) -> object_store::Result<()> {
+        self.on_disk(to, |disk, path| disk.make_parent(path)).await?;
         self.inner.copy_opts(from, to, options).await?;
-        self.sync(to).await
+        self.on_disk(to, Disk::sync_named).await
     }
 
     async fn rename_opts(
@@ -184,8 +213,9 @@ impl ObjectStore for SyncedFiles {
         to: &Path,
         options: RenameOptions,
     ) -> object_store::Result<()> {
+        self.on_disk(to, |disk, path| disk.make_parent(path)).await?;
         self.inner.rename_opts(from, to, options).await?;
-        self.sync(to).await
+        self.on_disk(to, Disk::sync_named).await
     }
 }
 
@@ -193,6 +223,7 @@ impl ObjectStore for SyncedFiles {
 struct SyncedUpload {
     inner: Box<dyn MultipartUpload>,
     path: PathBuf,
+    disk: Disk,
 }
 
 #[async_trait]
@@ -203,17 +234,10 @@ impl MultipartUpload for SyncedUpload {
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
         let result = self.inner.complete().await?;
-        let path = self.path.clone();
-        let synced = tokio::task::spawn_blocking(move || sync_file(&path)).await;
-        match synced {
-            Ok(Ok(())) => Ok(result),
-            Ok(Err(error)) => {
-                Err(object_store::Error::Generic { store: "SyncedFiles", source: error.into() })
-            }
-            Err(error) => {
-                Err(object_store::Error::Generic { store: "SyncedFiles", source: error.into() })
-            }
-        }
+        let (path, disk) = (self.path.clone(), self.disk.clone());
+        let synced = tokio::task::spawn_blocking(move || disk.sync_named(&path)).await;
+        synced.map_err(generic)?.map_err(generic)?;
+        Ok(result)
     }
 
     async fn abort(&mut self) -> object_store::Result<()> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
+use jiff::tz::TimeZone;
 use reconcile::ReconcileError;
 use reconcile::shell::run::{self, EXCEPTION_COLUMNS, ExceptionRow};
 use schemas::book::AccountId;
@@ -29,25 +30,45 @@ const NUMBERS: &[&str] =
     &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds"];
 
 pub fn reconcile(
-    period: Period,
+    periods: &[Period],
     account: Option<&AccountId>,
     dry_run: bool,
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
-    let ran = runtime.block_on(run::reconcile(&lake, period, account, dry_run, &|| config.now()));
-    let ran = match ran {
-        Err(error @ ReconcileError::NoAccount(_)) => return Err(Failure::Usage(error.into())),
-        other => other.with_context(|| format!("cannot reconcile {period}"))?,
-    };
-    print_lines(&ran.lines, config)?;
+    let (mut lines, mut exceptions) = (Vec::new(), Vec::new());
+    for period in periods {
+        let ran =
+            runtime.block_on(run::reconcile(&lake, *period, account, dry_run, &|| config.now()));
+        let ran = match ran {
+            Err(error @ ReconcileError::NoAccount(_)) => return Err(Failure::Usage(error.into())),
+            other => other.with_context(|| format!("cannot reconcile {period}"))?,
+        };
+        lines.extend(ran.lines);
+        exceptions.extend(ran.exceptions);
+    }
+    print_lines(&lines, config)?;
     let verb = if dry_run { "would be posted" } else { "posted" };
     output::note(
         config.quiet,
-        &format!("{} lines {verb}, {} exceptions", ran.lines.len(), ran.exceptions.len()),
+        &format!("{} lines {verb}, {} exceptions", lines.len(), exceptions.len()),
     );
-    Ok(outcome(&ran.exceptions))
+    Ok(outcome(&exceptions))
+}
+
+/// The month before the one that is running, and that one, as UTC has them: usage of the last hours of
+/// a month comes in the next.
+pub fn current(config: &Config) -> Result<Vec<Period>, Failure> {
+    let running = Period::containing(config.now(), &TimeZone::UTC);
+    let before = running
+        .map(|p| p.bounds(&TimeZone::UTC).0 - 1)
+        .and_then(|last| Period::containing(last, &TimeZone::UTC));
+    let periods: Vec<Period> = before.into_iter().chain(running).collect();
+    if periods.is_empty() {
+        return Err(Failure::Failed(anyhow!("the clock shows no month")));
+    }
+    Ok(periods)
 }
 
 fn outcome(exceptions: &[ExceptionRow]) -> Outcome {

@@ -45,8 +45,10 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         Command::Suspense(SuspenseCommand::Show { id, raw }) => {
             suspense::show(&id, raw, config, runtime)
         }
-        Command::Reconcile { period, dry_run, account } => {
-            ledger::reconcile(period, account.as_ref(), dry_run, config, runtime)
+        Command::Reconcile { period, current: _, dry_run, account } => {
+            let periods =
+                period.map_or_else(|| ledger::current(config), |period| Ok(vec![period]))?;
+            ledger::reconcile(&periods, account.as_ref(), dry_run, config, runtime)
         }
         Command::Close { period } => ledger::close(period, config, runtime),
         Command::Statement { period } => ledger::statement(period, config, runtime),

@@ -70,3 +70,26 @@ fn arrows_run_one_way() {
         refuse(dir, &["deltalake::", "object_store::"], "only the lake names its store");
     }
 }
+
+/// Every metric that dashboards and rules ask for is in the code, and every one in the code is asked
+/// for somewhere.
+#[test]
+fn dashboards_and_code_name_the_same_metrics() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names = |text: &str| -> std::collections::BTreeSet<String> {
+        text.match_indices("rumledger_")
+            .map(|(at, _)| {
+                let name = text[at..].split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+                name.into_iter().next().unwrap_or_default().to_owned()
+            })
+            .map(|name| name.trim_end_matches("_bucket").to_owned())
+            .collect()
+    };
+    let code = std::fs::read_to_string(root.join("ingest/src/shell/metrics.rs")).unwrap();
+    let mut asked = String::new();
+    for file in ["ingest.json", "billing.json", "rules.yml"] {
+        asked += &std::fs::read_to_string(root.join("dashboards").join(file)).unwrap();
+    }
+    assert_eq!(names(&asked), names(&code));
+    assert!(names(&code).len() > 20);
+}

@@ -46,7 +46,7 @@ fn killed_at_any_moment_and_at_every_point_a_worker_loses_and_doubles_nothing() 
     let mut in_time = 0;
     for _ in 0..kills {
         let mut worker = stand.spawn(&member, &small);
-        std::thread::sleep(Duration::from_millis(150 + moments.below(2500)));
+        std::thread::sleep(Duration::from_millis(300 + moments.below(4000)));
         in_time += u32::from(!worker.has_ended());
         worker.kill();
     }

@@ -29,6 +29,7 @@ impl WriteError {
     pub fn retry(&self) -> bool {
         match self {
             WriteError::Lake(error) | WriteError::Index(IndexError::Lake(error)) => error.retry(),
+            WriteError::Interrupted(_) => true,
             _ => false,
         }
     }
@@ -195,7 +196,14 @@ impl JournalWriter {
             self.running = Some(running);
             return Ok(None);
         };
-        let attempt = self.runtime.block_on(task)?;
+        let attempt = match self.runtime.block_on(task) {
+            Ok(attempt) => attempt,
+            // A library broke off. Whether the commit was made, the log says when it is tried again.
+            Err(error) => {
+                self.running = Some(running);
+                return Ok(Some(Settled::Failed(error.into())));
+            }
+        };
         self.journal = attempt.journal;
         let mut written = attempt.written;
         let mut result = attempt.result;
