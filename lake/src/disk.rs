@@ -14,7 +14,7 @@ pub(crate) enum Step {
     MadeDir(PathBuf),
     Wrote(PathBuf),
     SyncedFile(PathBuf),
-    /// A name now shows the file of another.
+    /// From now on a name shows the file of another.
     Named {
         from: PathBuf,
         to: PathBuf,
@@ -93,11 +93,9 @@ impl Disk {
         temporary.push(format!("#{}-{number}", std::process::id()));
         let temporary = PathBuf::from(temporary);
         let named = self.write(&temporary, payload).and_then(|()| {
+            self.step(&Step::Named { from: temporary.clone(), to: path.to_owned() })?;
             if replace { fs::rename(&temporary, path) } else { fs::hard_link(&temporary, path) }
         });
-        if named.is_ok() {
-            self.step(&Step::Named { from: temporary.clone(), to: path.to_owned() })?;
-        }
         if !replace || named.is_err() {
             // A leftover of a crash is no file of the table; vacuum finds it.
             let _ = fs::remove_file(&temporary);
