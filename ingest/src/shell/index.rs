@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
-use fjall::config::PinningPolicy;
+use fjall::config::{
+    BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PinningPolicy,
+};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use futures::StreamExt as _;
 use lake::Table;
@@ -145,11 +147,18 @@ impl Index {
             .worker_threads(1)
             .open()
             .map_err(failed)?;
-        // Most reports are new: their filters (10 bits a report) say so without reading a block, as
-        // long as they stay in memory.
+        // Most reports are new: the filters say so without reading a block, as long as they stay in
+        // memory. The last level holds nine tenths of a large index, so its filters are small (4 bits
+        // a report, one block read in seven probes) and its blocks large: a report costs well under a
+        // byte of memory there.
+        let bits = |bits| FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(bits));
+        let mut filters = vec![bits(10.0); 6];
+        filters.push(bits(4.0));
         let options = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(MEMTABLE_BYTES)
+                .filter_policy(FilterPolicy::new(filters.clone()))
+                .data_block_size_policy(BlockSizePolicy::new([4 << 10, 4 << 10, 16 << 10]))
                 .filter_block_pinning_policy(PinningPolicy::all(true))
                 .index_block_pinning_policy(PinningPolicy::all(true))
         };

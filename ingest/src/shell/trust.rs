@@ -112,31 +112,30 @@ pub fn rows_of(
     topic: &str,
     received_at: EpochSeconds,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let blank = vec![None; columns().len()];
-    let mut lines: Vec<(Vec<Option<&str>>, &Received)> = Vec::new();
+    /// A row: one code of a message, or the message that holds none.
+    struct Line<'a> {
+        cells: Option<&'a [String]>,
+        message: &'a Received,
+    }
+    let mut lines: Vec<Line<'_>> = Vec::new();
     for message in messages {
-        for code in &message.codes {
-            lines.push((code.iter().map(|cell| Some(cell.as_str())).collect(), message));
-        }
+        lines.extend(message.codes.iter().map(|code| Line { cells: Some(code), message }));
         if message.codes.is_empty() {
-            lines.push((blank.clone(), message));
+            lines.push(Line { cells: None, message });
         }
     }
-    let text = |cell: &dyn Fn(&(Vec<Option<&str>>, &Received)) -> Option<String>| {
-        Arc::new(lines.iter().map(cell).collect::<StringArray>()) as ArrayRef
-    };
+    let cell = |i: usize| lines.iter().map(move |l| l.cells.and_then(|c| c.get(i)).cloned());
     let mut arrays: Vec<ArrayRef> = (0..columns().len())
-        .map(|i| text(&|(cells, _)| cells.get(i).copied().flatten().map(str::to_owned)))
+        .map(|i| Arc::new(cell(i).collect::<StringArray>()) as ArrayRef)
         .collect();
     let micros = vec![received_at.saturating_mul(1_000_000); lines.len()];
-    arrays.extend([
-        text(&|(_, m)| m.fault.clone()),
-        Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC")) as ArrayRef,
-        text(&|_| Some(topic.to_owned())),
-        Arc::new(lines.iter().map(|(_, m)| Some(m.partition)).collect::<Int32Array>()),
-        Arc::new(lines.iter().map(|(_, m)| Some(m.offset)).collect::<Int64Array>()),
-        text(&|(_, m)| Some(m.raw.clone())),
-    ]);
+    let of_message = || lines.iter().map(|l| l.message);
+    arrays.push(Arc::new(of_message().map(|m| m.fault.clone()).collect::<StringArray>()));
+    arrays.push(Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC")));
+    arrays.push(Arc::new(of_message().map(|_| Some(topic)).collect::<StringArray>()));
+    arrays.push(Arc::new(of_message().map(|m| Some(m.partition)).collect::<Int32Array>()));
+    arrays.push(Arc::new(of_message().map(|m| Some(m.offset)).collect::<Int64Array>()));
+    arrays.push(Arc::new(of_message().map(|m| Some(m.raw.as_str())).collect::<StringArray>()));
     RecordBatch::try_new(SCHEMA.clone(), arrays)
 }
 

@@ -129,10 +129,11 @@ impl Connection {
             }
         }
         let protocol = config.get("security.protocol").unwrap_or("plaintext").to_ascii_lowercase();
-        if !protocol.ends_with("ssl") && !allow_plaintext {
-            if let Some(broker) = brokers.split(',').find(|broker| !is_loopback(broker)) {
-                return Err(SettingsError::Plaintext(broker.trim().to_owned()));
-            }
+        if !protocol.ends_with("ssl")
+            && !allow_plaintext
+            && let Some(broker) = brokers.split(',').find(|broker| !is_loopback(broker))
+        {
+            return Err(SettingsError::Plaintext(broker.trim().to_owned()));
         }
         Ok(Connection { config, token_file })
     }

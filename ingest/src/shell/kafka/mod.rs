@@ -542,7 +542,8 @@ impl<'a> Shell<'a> {
     fn pause(&self, pause: bool) -> Result<()> {
         self.settings.metrics.paused.set(i64::from(pause));
         let list = self.list(&self.machine.reading());
-        Ok(if pause { self.consumer.pause(&list)? } else { self.consumer.resume(&list)? })
+        let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        Ok(done?)
     }
 
     // --- Positions --------------------------------------------------------------------------------
