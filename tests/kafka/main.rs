@@ -4,6 +4,8 @@
 //! runs them at full length.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stderr, reason = "figures, shown with --nocapture")]
+#![allow(clippy::disallowed_methods, reason = "tests read their environment and the clock")]
 
 #[path = "../blackbox/support.rs"]
 #[allow(dead_code, reason = "shared with the black-box tests")]

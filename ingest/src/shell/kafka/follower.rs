@@ -17,7 +17,8 @@ use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
 use super::WorkerError;
-use super::client::{Connection, Context, TopicError, metadata_of};
+use super::client::{Connection, Context};
+use super::topics::{TopicError, metadata_of};
 use crate::shell::trust::{self, Received, read_message, rows_of};
 
 /// Messages that are committed together.

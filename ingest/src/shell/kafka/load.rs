@@ -10,7 +10,8 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 
-use super::client::{Connection, Context, DeliveryCount, ensure_topic};
+use super::client::{Connection, Context, DeliveryCount};
+use super::topics::ensure_topic;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -5,47 +5,42 @@
 //! the fences of the journal's own commits; the group only says which worker reads what.
 
 pub mod client;
+mod commits;
 mod follower;
 pub mod load;
+mod messages;
 mod receipts;
+mod surroundings;
+pub mod topics;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use lake::{Fence, Lake, LakeError, failpoint, load_book};
+use lake::{Lake, LakeError, failpoint};
 use prometheus::HistogramTimer;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use schemas::disposition::Reason;
 use schemas::journal;
 use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
-use self::client::{Connection, Context, Rebalanced, SettingsError, TopicError};
+use self::client::{Connection, Context, Rebalanced, SettingsError};
 use self::follower::Follower;
 pub use self::receipts::ReceiptError;
 use self::receipts::Receipts;
+use self::topics::TopicError;
 use super::endpoints::Health;
 use super::index::{Index, IndexError};
 use super::mediation::{Gathered, Judging, MediationError, Summary, journal_layout};
 use super::metrics::Metrics;
-use super::runner::{CHUNK_BYTES, CHUNK_REPORTS};
-use super::takeup::{TakeUpError, take_up};
-use super::trust;
-use super::writer::{Commit, JournalWriter, Settled, WriteError};
-use crate::core::carrier::{Item, read_record};
-use crate::core::keyring::Keyring;
-use crate::core::report::{Arrival, Delivery};
-use crate::core::worker::{
-    Event, FlushLimits, Intention, Message, Offset, Partition, Span, Worker,
-};
+use super::takeup::TakeUpError;
+use super::writer::{JournalWriter, WriteError};
+use crate::core::worker::{Event, FlushLimits, Intention, Offset, Partition, Worker};
 
 /// How often the topic of trust codes, and how often the book, is looked at.
 const TRUST_EVERY: Duration = Duration::from_millis(250);
@@ -313,133 +308,6 @@ impl<'a> Shell<'a> {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    // --- Messages ---------------------------------------------------------------------------------
-
-    /// Reads messages until a chunk is full or none waits, and makes rows of them.
-    fn read_chunk(&mut self) -> Result<()> {
-        let received_at = (self.settings.clock)();
-        let mut arrivals: Vec<Arrival> = Vec::new();
-        let mut taken: Vec<Message> = Vec::new();
-        let mut last: HashMap<Partition, Offset> = HashMap::new();
-        let mut bytes = 0;
-        // Short while something is to be watched, long while nothing is.
-        let mut wait = Duration::from_millis(if self.machine.is_idle() { 100 } else { 10 });
-        while arrivals.len() < CHUNK_REPORTS && taken.len() < CHUNK_REPORTS && bytes < CHUNK_BYTES {
-            let message = match self.consumer.poll(wait) {
-                None => break,
-                Some(Err(error)) => {
-                    self.on_client_error(error)?;
-                    break;
-                }
-                Some(Ok(message)) => message,
-            };
-            wait = Duration::ZERO;
-            let (partition, offset) = (message.partition(), message.offset());
-            self.settings.metrics.messages.inc();
-            if !self.machine.wants(partition, offset)
-                || last.get(&partition).is_some_and(|l| offset <= *l)
-            {
-                continue;
-            }
-            last.insert(partition, offset);
-            let before = arrivals.len();
-            self.read_message(&message, received_at, &mut arrivals);
-            let of_message = arrivals[before..].iter().map(|a| a.raw.text.len()).sum();
-            bytes += of_message;
-            let rows = arrivals.len() - before;
-            taken.push(Message { partition, offset, rows, bytes: of_message });
-        }
-        if taken.is_empty() {
-            return Ok(());
-        }
-        self.active = Instant::now();
-        self.gathered.take(
-            &arrivals,
-            &self.judging,
-            self.writer.index(),
-            self.writer.in_commit(),
-        )?;
-        self.handle(Event::Taken(taken))
-    }
-
-    fn read_message(
-        &self,
-        message: &BorrowedMessage<'_>,
-        received_at: EpochSeconds,
-        arrivals: &mut Vec<Arrival>,
-    ) {
-        let delivery = Arc::new(delivery_of(message));
-        let payload = message.payload().unwrap_or_default();
-        let limits = &self.judging.limits;
-        let read = read_record(&self.settings.topic, payload, limits, &mut |item| {
-            match item {
-                Item::Report(mut raw) => {
-                    raw.position.offset = u64::try_from(message.offset()).unwrap_or_default();
-                    arrivals.push(Arrival {
-                        raw,
-                        delivery: Arc::clone(&delivery),
-                        partition: Some(message.partition()),
-                        received_at,
-                    });
-                }
-                Item::Ignored { what, .. } => {
-                    self.settings.metrics.ignored.inc();
-                    tracing::info!(
-                        partition = message.partition(),
-                        offset = message.offset(),
-                        what,
-                        "a message without a report"
-                    );
-                }
-            }
-            true
-        });
-        debug_assert!(read.is_ok(), "bytes in memory can be read, and the sink never stops");
-    }
-
-    fn on_client_error(&mut self, error: KafkaError) -> Result<()> {
-        use RDKafkaErrorCode as Code;
-        match error {
-            KafkaError::PartitionEOF(_) => Ok(()),
-            KafkaError::MessageConsumption(Code::AutoOffsetReset) => Err(self.gone()),
-            KafkaError::MessageConsumption(
-                code @ (Code::TopicAuthorizationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::Authentication
-                | Code::SaslAuthenticationFailed),
-            ) => Err(WorkerError::Refused(code)),
-            error @ KafkaError::MessageConsumptionFatal(_) => Err(error.into()),
-            other => {
-                // Brokers come and go; the client connects again by itself.
-                tracing::warn!(error = %other, "kafka is out of reach or refuses");
-                self.settings.health.set_ready(Some(format!("kafka: {other}")));
-                Ok(())
-            }
-        }
-    }
-
-    /// Names the partition whose messages are gone.
-    fn gone(&self) -> WorkerError {
-        let topic = &self.settings.topic;
-        for partition in self.machine.reading() {
-            let held = self.runtime.block_on(self.writer.journal().held(&self.source(partition)));
-            let held = held.ok().flatten();
-            let marks = self.consumer.fetch_watermarks(topic, partition, Duration::from_secs(10));
-            if let Ok((first, next)) = marks
-                && held.map_or(0, |h| h + 1) != first
-                && (held.is_none_or(|h| h + 1 < first || h + 1 > next))
-            {
-                let held = held.map_or_else(|| "none".to_owned(), |h| h.to_string());
-                let topic = topic.clone();
-                return WorkerError::Gone { topic, partition, held, first, next };
-            }
-        }
-        WorkerError::Kafka(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))
-    }
-
-    // --- The machine ------------------------------------------------------------------------------
-
     fn rebalances(&mut self) -> Result<()> {
         while let Some(rebalanced) = self.consumer.context().next_rebalance() {
             self.active = Instant::now();
@@ -546,8 +414,6 @@ impl<'a> Shell<'a> {
         Ok(done?)
     }
 
-    // --- Positions --------------------------------------------------------------------------------
-
     /// Name of a partition in the journal's log.
     fn source(&self, partition: Partition) -> String {
         format!("kafka:{}:{}:{partition}", self.settings.topic, self.topic_id)
@@ -583,277 +449,6 @@ impl<'a> Shell<'a> {
         }
         Ok(list)
     }
-
-    // --- Commits ----------------------------------------------------------------------------------
-
-    fn start_commit(&mut self, spans: &[Span]) -> Result<()> {
-        let fences = spans
-            .iter()
-            .map(|span| Fence {
-                source: self.source(span.partition),
-                stands_on: span.stands_on,
-                last: span.last,
-            })
-            .collect();
-        let marks = spans
-            .iter()
-            .filter_map(|span| {
-                let sent = self.receipted.get(&span.partition)?;
-                Some((self.receipts_source(span.partition), *sent))
-            })
-            .collect();
-        let batch = self.gathered.finish()?;
-        self.commit_timer = Some(self.settings.metrics.commit_seconds.start_timer());
-        Ok(self.writer.start(Commit { batch, fences, marks }, &self.judging)?)
-    }
-
-    /// Takes the answer to the commit under way, if there is one or `wait` is set.
-    fn settle(&mut self, wait: bool) -> Result<()> {
-        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
-            self.retry_at = None;
-            if let Err(error) = self.writer.retry(&self.judging) {
-                self.commit_failed(&error.into());
-            }
-        }
-        if !wait && !self.writer.is_answered() {
-            return Ok(());
-        }
-        let conflicts = self.writer.conflicts();
-        let Some(settled) = self.writer.settle(&self.judging)? else { return Ok(()) };
-        let metrics = &self.settings.metrics;
-        metrics.commit_conflicts.inc_by(self.writer.conflicts() - conflicts);
-        match settled {
-            Settled::Committed(batch) => {
-                drop(self.commit_timer.take());
-                metrics.commits.inc();
-                metrics.last_commit.set((self.settings.clock)());
-                metrics.count(&batch.summary);
-                self.summary.add(&batch.summary);
-                (self.settings.progress)(self.summary.received);
-                self.committed = Some(batch.rows);
-                self.backoff = BACKOFF_FIRST;
-                self.settings.health.set_ready(None);
-                self.handle(Event::Committed)
-            }
-            Settled::Overtaken => {
-                if let Some(timer) = self.commit_timer.take() {
-                    timer.stop_and_discard();
-                }
-                metrics.commits_overtaken.inc();
-                tracing::info!("another worker went on with a partition; reading it anew");
-                self.handle(Event::Overtaken)
-            }
-            Settled::Failed(error) => {
-                self.commit_failed(&error.into());
-                self.handle(Event::Failed)
-            }
-        }
-    }
-
-    fn commit_failed(&mut self, error: &WorkerError) {
-        self.settings.metrics.commit_failures.inc();
-        tracing::warn!(error = chain(error), "a commit failed and is tried again");
-        self.settings.health.set_ready(Some(format!("the lake: {error}")));
-        self.retry_at = Some(Instant::now() + self.backoff);
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-    }
-
-    /// Receipts first, then the group's offsets: whoever reads on behind the group's offset need not
-    /// send the receipts before it again.
-    fn acknowledge(&mut self, offsets: &[(Partition, Offset)]) -> Result<()> {
-        self.durable.extend(offsets.iter().copied());
-        failpoint::here("before-receipts");
-        let rows = self.committed.take();
-        if let (Some(rows), true) = (&rows, self.receipts.is_some()) {
-            let sent = self.patiently(|shell| shell.send(rows))?;
-            self.settings.metrics.receipts.inc_by(sent);
-        }
-        failpoint::here("after-receipts");
-        self.receipted.extend(offsets.iter().copied());
-        let reading: BTreeSet<Partition> = self.machine.reading().into_iter().collect();
-        let mut list = TopicPartitionList::new();
-        for (p, last) in offsets.iter().filter(|(p, _)| reading.contains(p)) {
-            list.add_partition_offset(&self.settings.topic, *p, KafkaOffset::Offset(last + 1))?;
-        }
-        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
-            // Nothing hangs on it but tools that show the lag.
-            tracing::debug!(%error, "the group does not take the offsets");
-        }
-        failpoint::here("after-group-offsets");
-        Ok(())
-    }
-
-    fn send(&self, rows: &RecordBatch) -> Result<u64> {
-        let Some(receipts) = &self.receipts else { return Ok(0) };
-        receipts
-            .send(rows)
-            .inspect_err(|_| self.settings.metrics.receipt_failures.inc())
-            .map_err(Into::into)
-    }
-
-    /// Sends the receipts that whoever read before may not have sent.
-    fn send_missing_receipts(&mut self, behind: &[(Partition, Option<Offset>)]) -> Result<()> {
-        if self.receipts.is_none() {
-            return Ok(());
-        }
-        let held: Vec<Partition> =
-            behind.iter().filter(|(_, held)| held.is_some()).map(|(p, _)| *p).collect();
-        if held.is_empty() {
-            return Ok(());
-        }
-        let told = self.consumer.committed_offsets(self.list(&held), BACKOFF_MAX);
-        let told: BTreeMap<Partition, Offset> = match &told {
-            Ok(list) => list
-                .elements()
-                .iter()
-                .filter_map(|e| Some((e.partition(), e.offset().to_raw().filter(|o| *o > 0)? - 1)))
-                .collect(),
-            Err(_) => BTreeMap::new(),
-        };
-        for (p, up_to) in behind.iter().filter_map(|(p, held)| Some((*p, (*held)?))) {
-            let journal = self.writer.journal().clone();
-            let marked = self.runtime.block_on(journal.held(&self.receipts_source(p)))?;
-            let known = marked.max(told.get(&p).copied()).max(self.receipted.get(&p).copied());
-            if known.is_none_or(|known| known < up_to) {
-                let topic = self.settings.topic.clone();
-                let sent = self.patiently(|shell| {
-                    let Some(receipts) = &shell.receipts else { return Ok(0) };
-                    let sending = receipts.send_again(&journal, &topic, p, known, up_to);
-                    Ok(shell.runtime.block_on(sending)?)
-                })?;
-                tracing::info!(partition = p, sent, "sent receipts that may have been missing");
-                self.settings.metrics.receipts.inc_by(sent);
-            }
-            self.receipted.insert(p, up_to);
-        }
-        Ok(())
-    }
-
-    // --- Trust codes, the book, lag ---------------------------------------------------------------
-
-    fn open_trust(&mut self) -> Result<()> {
-        let Some(topic) = &self.settings.trust_topic else { return Ok(()) };
-        let settings = self.settings;
-        self.trust =
-            Follower::open(&settings.connection, &settings.group, topic, self.lake, &self.runtime)?;
-        if let Some(trust) = &mut self.trust {
-            let turn = || {
-                settings.health.turn();
-                !settings.stop.load(Ordering::Relaxed)
-            };
-            let step = trust.catch_up(&self.runtime, (settings.clock)(), &turn)?;
-            count_trust(&settings.metrics, step);
-        }
-        Ok(())
-    }
-
-    fn load_keys(&mut self) -> Result<()> {
-        let keys = self.patiently(|shell| {
-            let book = shell.runtime.block_on(load_book(shell.lake, None))?;
-            let received = shell.runtime.block_on(trust::load(shell.lake))?;
-            Ok((book.version, [book.book.trust_codes, received].concat()))
-        })?;
-        self.book_version = keys.0;
-        self.judging.keyring = Arc::new(Keyring::new(&keys.1));
-        Ok(())
-    }
-
-    /// What is looked at now and then.
-    fn look_around(&mut self) -> Result<()> {
-        if self.trust_seen.elapsed() >= TRUST_EVERY {
-            self.trust_seen = Instant::now();
-            self.update_lag();
-            self.check_topic()?;
-            self.follow_trust()?;
-        }
-        if self.book_seen.elapsed() >= BOOK_EVERY {
-            self.book_seen = Instant::now();
-            if self.trust.is_none() {
-                self.open_trust()?;
-            }
-            let version = self.runtime.block_on(lake::book_version(self.lake));
-            if version.is_ok_and(|version| version != self.book_version) {
-                tracing::info!("the book changed");
-                self.load_keys()?;
-                self.take_up_due = true;
-            }
-        }
-        if self.take_up_due {
-            self.take_up()?;
-        }
-        Ok(())
-    }
-
-    fn follow_trust(&mut self) -> Result<()> {
-        let now = (self.settings.clock)();
-        let runtime = self.runtime.clone();
-        let Some(trust) = &mut self.trust else { return Ok(()) };
-        let step = match trust.step(&runtime, now, Duration::ZERO) {
-            Ok(step) => step,
-            Err(error) if error.retry() => {
-                tracing::warn!(error = chain(&error), "trust codes cannot be kept now");
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        count_trust(&self.settings.metrics, step);
-        if step.taken > 0 {
-            self.load_keys()?;
-            self.take_up_due = true;
-        }
-        Ok(())
-    }
-
-    /// Judges reports again that waited for a trust code (R7.4).
-    fn take_up(&mut self) -> Result<()> {
-        // It commits to the journal as well, so the commit under way comes first.
-        self.settle(true)?;
-        if self.writer.in_commit().is_some() {
-            return Ok(());
-        }
-        self.take_up_due = false;
-        let reasons = BTreeSet::from([Reason::TrustUnknown]);
-        let runtime = self.runtime.clone();
-        let judging = self.judging.clone();
-        let found = self.patiently(|shell| {
-            let (journal, index) = shell.writer.parts();
-            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons))?)
-        })?;
-        if found.changed() > 0 {
-            tracing::info!(
-                accepted = found.accepted,
-                duplicate = found.duplicate,
-                other_reason = found.other_reason,
-                "suspended reports taken up"
-            );
-            self.settings.metrics.taken_up.inc_by(found.changed());
-        }
-        Ok(())
-    }
-
-    /// Lag is what is not durable yet, not what is not read yet.
-    fn update_lag(&self) {
-        let ends = self.consumer.context().ends();
-        for p in self.machine.reading() {
-            if let Some(end) = ends.get(&p) {
-                let next = self.durable.get(&p).map_or(0, |held| held + 1);
-                let lag = self.settings.metrics.lag.with_label_values(&[&p.to_string()]);
-                lag.set((end - next).max(0));
-            }
-        }
-    }
-
-    fn check_topic(&self) -> Result<()> {
-        let topic = &self.settings.topic;
-        match self.consumer.context().topic_ids().remove(topic) {
-            Some(change) if change.made_anew() => Err(WorkerError::MadeAnew {
-                topic: topic.clone(),
-                from: change.from,
-                to: change.to,
-            }),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Waits until the topic is there, and gives its id; blank where brokers have none.
@@ -875,27 +470,6 @@ fn wait_for_topic(settings: &Settings<'_>) -> Result<String> {
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-}
-
-/// What the collector said in the headers (contract 1.4).
-fn delivery_of(message: &BorrowedMessage<'_>) -> Delivery {
-    let mut delivery = Delivery::default();
-    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-        let slot = match header.key {
-            "slp-collector" => &mut delivery.collector,
-            "slp-smart-account" => &mut delivery.smart_account,
-            "slp-virtual-account" => &mut delivery.virtual_account,
-            _ => continue,
-        };
-        // Of a header that comes twice the last counts, as in Kafka's own clients.
-        *slot = header.value.map(|value| String::from_utf8_lossy(value).into_owned());
-    }
-    delivery
-}
-
-fn count_trust(metrics: &Metrics, step: follower::Step) {
-    metrics.trust_codes.with_label_values(&["taken"]).inc_by(step.taken);
-    metrics.trust_codes.with_label_values(&["refused"]).inc_by(step.refused);
 }
 
 fn as_gauge(n: usize) -> i64 {

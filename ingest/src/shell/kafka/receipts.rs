@@ -22,7 +22,8 @@ use schemas::period::rfc3339;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::client::{Connection, Context, DeliveryCount, ensure_topic};
+use super::client::{Connection, Context, DeliveryCount};
+use super::topics::ensure_topic;
 use crate::core::worker::{Offset, Partition};
 
 /// Columns of the journal that a receipt is made of.

@@ -1,0 +1,148 @@
+//! What a worker looks at beside its messages: trust codes, the book, its lag, its topic.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use lake::load_book;
+use rdkafka::consumer::Consumer as _;
+use schemas::disposition::Reason;
+
+use super::follower::{self, Follower};
+use super::{BOOK_EVERY, Result, Shell, TRUST_EVERY, WorkerError, chain};
+use crate::core::keyring::Keyring;
+use crate::shell::metrics::Metrics;
+use crate::shell::takeup::take_up;
+use crate::shell::trust;
+
+impl Shell<'_> {
+    pub(super) fn open_trust(&mut self) -> Result<()> {
+        let Some(topic) = &self.settings.trust_topic else { return Ok(()) };
+        let settings = self.settings;
+        self.trust =
+            Follower::open(&settings.connection, &settings.group, topic, self.lake, &self.runtime)?;
+        if let Some(trust) = &mut self.trust {
+            let turn = || {
+                settings.health.turn();
+                !settings.stop.load(Ordering::Relaxed)
+            };
+            let step = trust.catch_up(&self.runtime, (settings.clock)(), &turn)?;
+            count_trust(&settings.metrics, step);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_keys(&mut self) -> Result<()> {
+        let keys = self.patiently(|shell| {
+            let book = shell.runtime.block_on(load_book(shell.lake, None))?;
+            let received = shell.runtime.block_on(trust::load(shell.lake))?;
+            Ok((book.version, [book.book.trust_codes, received].concat()))
+        })?;
+        self.book_version = keys.0;
+        self.judging.keyring = Arc::new(Keyring::new(&keys.1));
+        Ok(())
+    }
+
+    /// What is looked at now and then.
+    pub(super) fn look_around(&mut self) -> Result<()> {
+        if self.trust_seen.elapsed() >= TRUST_EVERY {
+            self.trust_seen = Instant::now();
+            self.update_lag();
+            self.check_topic()?;
+            self.follow_trust()?;
+        }
+        if self.book_seen.elapsed() >= BOOK_EVERY {
+            self.book_seen = Instant::now();
+            if self.trust.is_none() {
+                self.open_trust()?;
+            }
+            let version = self.runtime.block_on(lake::book_version(self.lake));
+            if version.is_ok_and(|version| version != self.book_version) {
+                tracing::info!("the book changed");
+                self.load_keys()?;
+                self.take_up_due = true;
+            }
+        }
+        if self.take_up_due {
+            self.take_up()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn follow_trust(&mut self) -> Result<()> {
+        let now = (self.settings.clock)();
+        let runtime = self.runtime.clone();
+        let Some(trust) = &mut self.trust else { return Ok(()) };
+        let step = match trust.step(&runtime, now, Duration::ZERO) {
+            Ok(step) => step,
+            Err(error) if error.retry() => {
+                tracing::warn!(error = chain(&error), "trust codes cannot be kept now");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        count_trust(&self.settings.metrics, step);
+        if step.taken > 0 {
+            self.load_keys()?;
+            self.take_up_due = true;
+        }
+        Ok(())
+    }
+
+    /// Judges reports again that waited for a trust code (R7.4).
+    pub(super) fn take_up(&mut self) -> Result<()> {
+        // It commits to the journal as well, so the commit under way comes first.
+        self.settle(true)?;
+        if self.writer.in_commit().is_some() {
+            return Ok(());
+        }
+        self.take_up_due = false;
+        let reasons = BTreeSet::from([Reason::TrustUnknown]);
+        let runtime = self.runtime.clone();
+        let judging = self.judging.clone();
+        let found = self.patiently(|shell| {
+            let (journal, index) = shell.writer.parts();
+            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons))?)
+        })?;
+        if found.changed() > 0 {
+            tracing::info!(
+                accepted = found.accepted,
+                duplicate = found.duplicate,
+                other_reason = found.other_reason,
+                "suspended reports taken up"
+            );
+            self.settings.metrics.taken_up.inc_by(found.changed());
+        }
+        Ok(())
+    }
+
+    /// Lag is what is not durable yet, not what is not read yet.
+    pub(super) fn update_lag(&self) {
+        let ends = self.consumer.context().ends();
+        for p in self.machine.reading() {
+            if let Some(end) = ends.get(&p) {
+                let next = self.durable.get(&p).map_or(0, |held| held + 1);
+                let lag = self.settings.metrics.lag.with_label_values(&[&p.to_string()]);
+                lag.set((end - next).max(0));
+            }
+        }
+    }
+
+    pub(super) fn check_topic(&self) -> Result<()> {
+        let topic = &self.settings.topic;
+        match self.consumer.context().topic_ids().remove(topic) {
+            Some(change) if change.made_anew() => Err(WorkerError::MadeAnew {
+                topic: topic.clone(),
+                from: change.from,
+                to: change.to,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn count_trust(metrics: &Metrics, step: follower::Step) {
+    metrics.trust_codes.with_label_values(&["taken"]).inc_by(step.taken);
+    metrics.trust_codes.with_label_values(&["refused"]).inc_by(step.refused);
+}

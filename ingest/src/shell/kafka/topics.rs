@@ -1,0 +1,131 @@
+//! What the brokers say of topics, and topics that are made.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::runtime::Handle;
+
+use super::client::{Connection, Context};
+
+impl Connection {
+    /// The id that the broker gave to a topic, so that one made anew under the same name is told
+    /// apart. `None` where the brokers have no such ids.
+    ///
+    /// librdkafka knows the id and has no call for it that needs no unsafe code; it writes it to its
+    /// log when it learns of it.
+    ///
+    /// # Errors
+    /// If the brokers cannot be reached in time, or do not know the topic.
+    pub fn topic_id(&self, topic: &str, timeout: Duration) -> Result<Option<String>, TopicError> {
+        let mut config = self.config.clone();
+        config.set("debug", "topic").set_log_level(RDKafkaLogLevel::Debug);
+        let context = Context::new(self.token_file.clone());
+        let client = BaseConsumer::from_config_and_context(&config, context)
+            .map_err(|e| TopicError::OutOfReach(e.to_string()))?;
+        metadata_of(&client, topic, timeout)?;
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
+            client.poll(Duration::from_millis(20));
+            if let Some(change) = client.context().topic_ids().remove(topic) {
+                return Ok(Some(change.to));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Why nothing is known of a topic.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    #[error("the topic '{0}' is not there; make it, or name another")]
+    NotThere(String),
+    #[error("the broker refuses this worker: {0}")]
+    Refused(RDKafkaErrorCode),
+    #[error("the brokers are out of reach: {0}")]
+    OutOfReach(String),
+}
+
+/// What the brokers say of a topic that is there.
+///
+/// The client is polled in between: it asks for its OAUTHBEARER token, and tells what is wrong with a
+/// connection, only then.
+///
+/// # Errors
+/// If the topic is not there, or the brokers do not answer in time.
+pub fn metadata_of(
+    client: &BaseConsumer<Context>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Metadata, TopicError> {
+    use RDKafkaErrorCode as Code;
+    let started = Instant::now();
+    loop {
+        // Messages cannot come: nothing is assigned yet.
+        client.poll(Duration::from_millis(50));
+        let error = match client.fetch_metadata(Some(topic), Duration::from_secs(1)) {
+            Err(error) => error.to_string(),
+            Ok(metadata) => match metadata.topics().first().map(|t| t.error().map(Code::from)) {
+                Some(None) => return Ok(metadata),
+                Some(Some(Code::TopicAuthorizationFailed)) => {
+                    return Err(TopicError::Refused(Code::TopicAuthorizationFailed));
+                }
+                None | Some(Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
+                    return Err(TopicError::NotThere(topic.to_owned()));
+                }
+                Some(Some(code)) => code.to_string(),
+            },
+        };
+        match client.context().problem() {
+            Some((code @ (Code::Authentication | Code::SaslAuthenticationFailed), _)) => {
+                return Err(TopicError::Refused(code));
+            }
+            problem if started.elapsed() >= timeout => {
+                return Err(TopicError::OutOfReach(problem.map_or(error, |(_, why)| why)));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Makes a topic if it is not there: with so many partitions, or as the broker's defaults have it
+/// where that is -1.
+///
+/// # Errors
+/// Why it is not there and cannot be made.
+pub fn ensure_topic(
+    connection: &Connection,
+    topic: &str,
+    partitions: i32,
+    runtime: &Handle,
+) -> Result<(), String> {
+    let context = Context::new(connection.token_file.clone());
+    let client = BaseConsumer::from_config_and_context(&connection.config, context)
+        .map_err(|e| e.to_string())?;
+    match metadata_of(&client, topic, Duration::from_secs(30)) {
+        Ok(_) => return Ok(()),
+        Err(TopicError::NotThere(_)) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    if connection.token_file.is_some() {
+        return Err("topics are not made over OAUTHBEARER".to_owned());
+    }
+    let (config, context) = connection.producer();
+    let admin: AdminClient<Context> =
+        AdminClient::from_config_and_context(&config, context).map_err(|e| e.to_string())?;
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let made = runtime
+        .block_on(admin.create_topics([&new], &AdminOptions::new()))
+        .map_err(|e| e.to_string())?;
+    for result in made {
+        match result {
+            Ok(_) => tracing::info!(topic, "made a topic that was not there"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(code.to_string()),
+        }
+    }
+    Ok(())
+}
