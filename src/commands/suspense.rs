@@ -54,7 +54,7 @@ pub fn retry(reason: Option<&str>, config: &Config, runtime: &Runtime) -> Result
     let cache_dir = lake.cache_dir(Path::new(&config.cache_dir));
     let mut index = runtime.block_on(Index::open(&cache_dir, &journal))?;
     let handle = runtime.handle();
-    let found = take_up(handle, &mut journal, &mut index, &judging, reasons.as_ref())
+    let found = take_up(handle, &mut journal, &mut index, &judging, reasons.as_ref(), &mut |_| ())
         .context("the retry stopped; what was judged again stays, run it again to go on")?;
     let line = |name: &str, n: u64| vec![name.to_owned(), n.to_string()];
     let still = found.judged - found.accepted - found.duplicate;

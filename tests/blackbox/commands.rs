@@ -349,3 +349,59 @@ fn settings_come_from_flags_environment_and_file() {
         Some(2)
     );
 }
+
+/// What a worker must be told before it connects anywhere.
+#[test]
+fn a_worker_is_refused_that_would_not_be_safe() {
+    let place = Place::new();
+    let refused = |args: &[&str], why: &str| {
+        let ran = place.run(&[&["ingest", "kafka", "--listen", "off"], args].concat());
+        assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(why), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "a secret is shown");
+    };
+    refused(&[], "no broker is named");
+    refused(&["--brokers", "kafka.example:9092"], "would not be encrypted");
+    refused(&["--brokers", "127.0.0.1:1,kafka.example:9092"], "kafka.example:9092");
+    let local = ["--brokers", "localhost:1"];
+    let with = |setting: &'static str| [&local[..], &["--set", setting]].concat();
+    refused(&with("sasl.password=hunter2"), "is a secret");
+    refused(&with("sasl.password.file=no-such-file"), "cannot read no-such-file");
+    refused(&with("auto.offset.reset=earliest"), "would lose reports");
+    refused(&with("enable.auto.commit=true"), "after the rows are durable");
+    refused(&with("no-such-setting=1"), "refuses its settings");
+    refused(&["--brokers", "localhost:1", "--set", "nonsense"], "write KEY=VALUE");
+    refused(&["--brokers", "localhost:1", "--listen", "here"], "is no address");
+}
+
+#[test]
+fn jobs_reconcile_the_month_that_is_running_and_the_one_before() {
+    let place = Place::with_fleet(&["--reports", "300", "--devices", "60"]);
+    place.ok(3, &["-q", "ingest", "files", "fleet/reports"]);
+    assert_eq!(place.run(&["reconcile"]).status, 2);
+    assert_eq!(place.run(&["reconcile", "--current", "--period", "2026-10"]).status, 2);
+    // The clock is at 2026-11-10.
+    place.ok(3, &["-q", "reconcile", "--current"]);
+    let months = place.sql("SELECT DISTINCT service_period FROM ledger ORDER BY 1");
+    assert!(months.contains(&"2026-10".to_owned()), "{months:?}");
+    assert!(!months.contains(&"2026-09".to_owned()), "{months:?}");
+}
+
+#[test]
+fn upkeep_changes_no_answer() {
+    let place = Place::with_fleet(&["--reports", "400", "--devices", "60", "--per-file", "50"]);
+    let mut ingest = place.command(&["-q", "ingest", "files", "fleet/reports"]);
+    assert_eq!(ingest.env("RUMLEDGER_FLUSH_ROWS_MAX", "60").status().unwrap().code(), Some(3));
+    let rows =
+        "SELECT source, \"offset\", disposition, reason, payload_sha256 FROM journal ORDER BY 1, 2";
+    let before = place.sql(rows);
+    let said = place.ok(0, &["lake", "optimize", "--format", "csv"]);
+    assert!(said.lines().any(|l| l.starts_with("journal,")), "{said}");
+    assert_eq!(place.sql(rows), before);
+    let said = place.ok(0, &["lake", "vacuum", "--dry-run", "--format", "csv"]);
+    assert_eq!(said.trim_end(), "table,file_to_remove", "nothing is old enough");
+    assert_eq!(place.run(&["lake", "vacuum", "--keep-hours", "1"]).status, 2);
+    // Everything again: known, although the rows moved.
+    let again = place.ok(0, &["ingest", "files", "fleet/reports/r0000000.xml", "--format", "json"]);
+    assert!(again.contains("\"accepted\":0"), "{again}");
+}

@@ -71,6 +71,14 @@ fn suspended_reports_are_taken_up_when_their_trust_code_comes() {
     let verified = stand.place.sql("SELECT count(*) FROM journal WHERE signature = 'verified'");
     assert_eq!(verified, [before["trust-unknown"].to_string()]);
     stand.journal_is(&stand.read_topic(&stand.topic));
+    // Their senders were told first that they wait, then that they are accepted.
+    let receipts = stand.read_topic(&stand.receipts);
+    let said = |what: &str| {
+        let what = format!("\"disposition\":\"{what}\"");
+        receipts.values().filter(|r| String::from_utf8_lossy(r).contains(&what)).count() as u64
+    };
+    assert_eq!(said("suspended"), before["trust-unknown"]);
+    assert_eq!(said("accepted"), 1500);
     let kept = stand.place.sql("SELECT count(*), count(fault) FROM trust_codes");
     assert_eq!(kept, [format!("{},2", codes + 2)]);
     // A worker that starts later has them too, and takes nothing twice.

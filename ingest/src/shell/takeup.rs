@@ -58,7 +58,8 @@ type Result<T, E = TakeUpError> = std::result::Result<T, E>;
 
 /// Judges the suspended reports of some reasons again; of `None`, all.
 ///
-/// No commit of this process may be under way on the journal.
+/// No commit of this process may be under way on the journal. `changed` is told of rows that have another
+/// disposition or reason, when that is durable.
 ///
 /// # Errors
 /// If the store or the index fails; what was exchanged stays.
@@ -68,6 +69,7 @@ pub fn take_up(
     index: &mut Index,
     judging: &Judging,
     reasons: Option<&BTreeSet<Reason>>,
+    changed: &mut dyn FnMut(&RecordBatch),
 ) -> Result<TakenUp> {
     let mut total = TakenUp::default();
     let mut done: BTreeSet<String> = BTreeSet::new();
@@ -98,6 +100,7 @@ pub fn take_up(
             total.accepted += exchange.found.accepted;
             total.duplicate += exchange.found.duplicate;
             total.other_reason += exchange.found.other_reason;
+            changed(&exchange.changed);
         } else {
             runtime.block_on(journal.refresh())?;
             runtime.block_on(index.catch_up(journal))?;
@@ -107,6 +110,8 @@ pub fn take_up(
 
 struct Exchange {
     rows: RecordBatch,
+    /// Those of them that have another disposition or reason now.
+    changed: RecordBatch,
     fresh: super::mediation::Fresh,
     found: TakenUp,
 }
@@ -128,12 +133,17 @@ fn judge_file(
     let dispositions = column(&after.rows, "disposition")?.as_string::<i32>();
     let (old, new) = (column(&before, "reason")?, column(&after.rows, "reason")?);
     let (old, new) = (old.as_string::<i32>(), new.as_string::<i32>());
+    let mut differs = Vec::with_capacity(after.rows.num_rows());
     for (i, disposition) in dispositions.iter().enumerate() {
-        match disposition {
-            Some("accepted") => found.accepted += 1,
-            Some("duplicate") => found.duplicate += 1,
-            _ if old.value(i) != new.value(i) => found.other_reason += 1,
-            _ => {}
+        let count = match disposition {
+            Some("accepted") => Some(&mut found.accepted),
+            Some("duplicate") => Some(&mut found.duplicate),
+            _ if old.value(i) != new.value(i) => Some(&mut found.other_reason),
+            _ => None,
+        };
+        differs.push(count.is_some());
+        if let Some(count) = count {
+            *count += 1;
         }
     }
     total.judged += before.num_rows() as u64;
@@ -142,7 +152,8 @@ fn judge_file(
     }
     let rest = filter_record_batch(rows, &arrow::compute::not(&wanted)?)?;
     let rows = concat_batches(&SCHEMA, [&rest, &after.rows])?;
-    Ok(Some(Exchange { rows, fresh: after.fresh, found }))
+    let changed = filter_record_batch(&after.rows, &BooleanArray::from(differs))?;
+    Ok(Some(Exchange { rows, changed, fresh: after.fresh, found }))
 }
 
 /// Which rows are to be judged again.

@@ -131,6 +131,7 @@ impl Connection {
         {
             return Err(SettingsError::Plaintext(broker.trim().to_owned()));
         }
+        config.create_native_config().map_err(SettingsError::Client)?;
         Ok(Connection { config, token_file })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use lake::load_book;
 use rdkafka::consumer::Consumer as _;
 use schemas::disposition::Reason;
@@ -101,10 +102,17 @@ impl Shell<'_> {
         let reasons = BTreeSet::from([Reason::TrustUnknown]);
         let runtime = self.runtime.clone();
         let judging = self.judging.clone();
+        let mut changed = Vec::new();
         let found = self.patiently(|shell| {
             let (journal, index) = shell.writer.parts();
-            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons))?)
+            let mut keep = |rows: &RecordBatch| changed.push(rows.clone());
+            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons), &mut keep)?)
         })?;
+        // Who sent them learns what became of them after all.
+        for rows in &changed {
+            let sent = self.patiently(|shell| shell.send(rows))?;
+            self.settings.metrics.receipts.inc_by(sent);
+        }
         if found.changed() > 0 {
             tracing::info!(
                 accepted = found.accepted,
