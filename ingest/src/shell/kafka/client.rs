@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -396,9 +397,13 @@ impl ProducerContext for Context {
     }
 }
 
-/// Counts the answers to a batch of messages.
+/// Counts the answers to a batch of messages. The client answers every message: it was taken, or its
+/// time is over.
 #[derive(Default)]
-pub struct DeliveryCount(Mutex<Deliveries>);
+pub struct DeliveryCount {
+    deliveries: Mutex<Deliveries>,
+    answered: Condvar,
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries {
@@ -409,17 +414,25 @@ pub struct Deliveries {
 
 impl DeliveryCount {
     fn delivered(&self) {
-        locked(&self.0).delivered += 1;
+        locked(&self.deliveries).delivered += 1;
+        self.answered.notify_all();
     }
 
     fn failed(&self, error: &KafkaError) {
-        let mut deliveries = locked(&self.0);
+        let mut deliveries = locked(&self.deliveries);
         deliveries.failed += 1;
         deliveries.first_error.get_or_insert_with(|| error.to_string());
+        self.answered.notify_all();
     }
 
+    /// Waits until so many messages are answered, or the time is over.
     #[must_use]
-    pub fn so_far(&self) -> Deliveries {
-        locked(&self.0).clone()
+    pub fn wait_for(&self, sent: u64, most: Duration) -> Deliveries {
+        let waiting = |d: &mut Deliveries| d.delivered + d.failed < sent;
+        let deliveries = locked(&self.deliveries);
+        match self.answered.wait_timeout_while(deliveries, most, waiting) {
+            Ok((deliveries, _)) => deliveries.clone(),
+            Err(poisoned) => poisoned.into_inner().0.clone(),
+        }
     }
 }

@@ -113,15 +113,14 @@ impl Loader {
     /// # Errors
     /// If it did not take some of them.
     pub fn finish(self) -> Result<u64, LoadError> {
-        self.producer.flush(TIMEOUT)?;
-        let so_far = self.count.so_far();
-        if so_far.delivered == self.sent {
+        let answered = self.count.wait_for(self.sent, TIMEOUT);
+        if answered.delivered == self.sent {
             return Ok(self.sent);
         }
         Err(LoadError::Refused {
-            missing: self.sent - so_far.delivered,
+            missing: self.sent - answered.delivered,
             sent: self.sent,
-            why: so_far.first_error.unwrap_or_else(|| "no answer in time".to_owned()),
+            why: answered.first_error.unwrap_or_else(|| "no answer in time".to_owned()),
         })
     }
 }

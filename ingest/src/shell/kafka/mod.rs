@@ -181,7 +181,8 @@ struct Shell<'a> {
     trust_seen: Instant,
     book_seen: Instant,
     book_version: Option<u64>,
-    take_up_due: bool,
+    /// Suspended reports are to be judged again when so many commits are made.
+    take_up_after: Option<u64>,
     commit_timer: Option<HistogramTimer>,
     retry_at: Option<Instant>,
     backoff: Duration,
@@ -248,7 +249,7 @@ impl<'a> Shell<'a> {
             trust_seen: now,
             book_seen: now,
             book_version: None,
-            take_up_due: true,
+            take_up_after: Some(0),
             commit_timer: None,
             retry_at: None,
             backoff: BACKOFF_FIRST,

@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use lake::Table;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use schemas::period::rfc3339;
 use serde_json::{Map, Value, json};
@@ -40,7 +40,8 @@ const COLUMNS: [&str; 11] = [
     "partition",
     "offset",
 ];
-const FLUSH_MAX: Duration = Duration::from_secs(30);
+/// Longer than a message may wait for its answer (message.timeout.ms).
+const ANSWER_MAX: Duration = Duration::from_secs(40);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiptError {
@@ -105,13 +106,12 @@ impl Receipts {
             }
             sent += 1;
         }
-        let flushed = self.producer.flush(FLUSH_MAX);
-        let so_far = count.so_far();
-        if so_far.delivered == sent {
+        let answered = count.wait_for(sent, ANSWER_MAX);
+        if answered.delivered == sent {
             return Ok(sent);
         }
-        let why = so_far.first_error.or_else(|| flushed.err().map(|e| e.to_string()));
-        Err(ReceiptError::Refused { failed: sent - so_far.delivered, why: why.unwrap_or_default() })
+        let why = answered.first_error.unwrap_or_else(|| "no answer in time".to_owned());
+        Err(ReceiptError::Refused { failed: sent - answered.delivered, why })
     }
 
     /// Sends the receipts of what the journal holds of a partition behind one offset and up to

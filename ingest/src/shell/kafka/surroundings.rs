@@ -62,10 +62,12 @@ impl Shell<'_> {
             if version.is_ok_and(|version| version != self.book_version) {
                 tracing::info!("the book changed");
                 self.load_keys()?;
-                self.take_up_due = true;
+                self.take_up_when_committed();
             }
         }
-        if self.take_up_due {
+        if let Some(after) = self.take_up_after
+            && (self.writer.commits() >= after || self.machine.is_idle())
+        {
             self.take_up()?;
         }
         Ok(())
@@ -86,9 +88,14 @@ impl Shell<'_> {
         count_trust(&self.settings.metrics, step);
         if step.taken > 0 {
             self.load_keys()?;
-            self.take_up_due = true;
+            self.take_up_when_committed();
         }
         Ok(())
+    }
+
+    /// Rows that wait for their commit were judged by the keys before: they come first.
+    fn take_up_when_committed(&mut self) {
+        self.take_up_after = Some(self.writer.commits() + 2);
     }
 
     /// Judges reports again that waited for a trust code (R7.4).
@@ -98,20 +105,27 @@ impl Shell<'_> {
         if self.writer.in_commit().is_some() {
             return Ok(());
         }
-        self.take_up_due = false;
+        self.take_up_after = None;
         let reasons = BTreeSet::from([Reason::TrustUnknown]);
         let runtime = self.runtime.clone();
         let judging = self.judging.clone();
-        let mut changed = Vec::new();
+        let mut unsent: Vec<RecordBatch> = Vec::new();
         let found = self.patiently(|shell| {
-            let (journal, index) = shell.writer.parts();
-            let mut keep = |rows: &RecordBatch| changed.push(rows.clone());
-            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons), &mut keep)?)
+            let Shell { writer, receipts, .. } = shell;
+            let (journal, index) = writer.parts();
+            // Who sent them learns what became of them after all.
+            let mut tell = |rows: &RecordBatch| {
+                if receipts.as_ref().is_some_and(|receipts| receipts.send(rows).is_err()) {
+                    unsent.push(rows.clone());
+                }
+            };
+            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons), &mut tell)?)
         })?;
-        // Who sent them learns what became of them after all.
-        for rows in &changed {
-            let sent = self.patiently(|shell| shell.send(rows))?;
-            self.settings.metrics.receipts.inc_by(sent);
+        for rows in &unsent {
+            self.patiently(|shell| shell.send(rows))?;
+        }
+        if self.receipts.is_some() {
+            self.settings.metrics.receipts.inc_by(found.changed());
         }
         if found.changed() > 0 {
             tracing::info!(
