@@ -81,9 +81,10 @@ pub fn take_in(
     };
     let cache_dir: PathBuf = lake.cache_dir(Path::new(&config.cache_dir));
     // One thread for commits: each thread of a runtime keeps the memory of the largest commit it made.
+    // The blocking ones are more: Delta reads its log on some that wait for files read on others.
     let commits = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(2)
+        .max_blocking_threads(64)
         .enable_all()
         .build()
         .context("cannot start the thread for commits")?;

@@ -27,10 +27,11 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
     let connection = config.connection(&args.kafka).map_err(Failure::Usage)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
     let health = Health::default();
-    // Few threads: each keeps the memory of the largest commit it made.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(2)
+        // Delta reads its log on blocking threads that wait for files read on other ones: with too few
+        // of them, two such reads wait for each other for ever.
+        .max_blocking_threads(64)
         .enable_all()
         .build()
         .context("cannot start the threads of the worker")?;
