@@ -90,7 +90,8 @@ impl Disk {
         self.make_parent(path)?;
         let mut temporary = path.as_os_str().to_owned();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        temporary.push(format!("#{}-{number}", std::process::id()));
+        // `#` and digits: object_store leaves such names out of its listings.
+        temporary.push(format!("#{}{number:09}", std::process::id()));
         let temporary = PathBuf::from(temporary);
         let named = self.write(&temporary, payload).and_then(|()| {
             self.step(&Step::Named { from: temporary.clone(), to: path.to_owned() })?;

@@ -151,11 +151,17 @@ impl Lake {
             .await;
         match made {
             Ok(delta) => Ok(Table::new(name, delta)),
-            // Somebody else may have made it at the same moment; delta-rs says so in several ways.
-            Err(error) => match self.table(name).await {
-                Ok(Some(table)) => Ok(table),
-                _ => Err(LakeError::delta(name, "create", error)),
-            },
+            // Somebody else may be making it at this moment; delta-rs says so in several ways, and
+            // before the first commit can be read.
+            Err(error) => {
+                for _ in 0..20 {
+                    if let Ok(Some(table)) = self.table(name).await {
+                        return Ok(table);
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+                Err(LakeError::delta(name, "create", error))
+            }
         }
     }
 }
