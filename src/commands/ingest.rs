@@ -11,7 +11,7 @@ use ingest::shell::files::list;
 use ingest::shell::mediation::{Judging, Summary};
 use ingest::shell::runner::{Settings, Taken, ingest_files};
 use ingest::shell::trust;
-use lake::{Lake, load_book};
+use lake::Lake;
 use schemas::disposition::SignaturePolicy;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -40,9 +40,9 @@ pub fn files(
 /// All trust codes: of the book, and those that came over Kafka. Of the book, only they are held while
 /// reports come.
 pub fn keyring(lake: &Lake, runtime: &Runtime) -> anyhow::Result<Keyring> {
-    let book = runtime.block_on(load_book(lake, None)).context("cannot read the book")?;
-    let received = runtime.block_on(trust::load(lake)).context("cannot read the trust codes")?;
-    Ok(Keyring::new(&[book.book.trust_codes, received].concat()))
+    let (keyring, _) =
+        runtime.block_on(trust::load_keyring(lake)).context("cannot read the keys")?;
+    Ok(keyring)
 }
 
 /// Takes in all files under the paths.
@@ -80,14 +80,8 @@ pub fn take_in(
         ignored: &|source, what| output::note(config.quiet, &format!("ignored: {source}: {what}")),
     };
     let cache_dir: PathBuf = lake.cache_dir(Path::new(&config.cache_dir));
-    // One thread for commits: each thread of a runtime keeps the memory of the largest commit it made.
-    // The blocking ones are more: Delta reads its log on some that wait for files read on others.
-    let commits = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(64)
-        .enable_all()
-        .build()
-        .context("cannot start the thread for commits")?;
+    // One thread for commits: each keeps the memory of the largest commit it made.
+    let commits = super::lake_threads(1)?;
     let taken = ingest_files(commits.handle(), lake, &cache_dir, &files, &settings);
     bar.finish_and_clear();
     taken.context("the ingest stopped; what was committed stays, run it again to go on")

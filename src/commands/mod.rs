@@ -61,6 +61,18 @@ fn open_lake(config: &Config) -> Result<Lake, Failure> {
     Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))
 }
 
+/// Threads for work on the lake beside a command's own.
+fn lake_threads(workers: usize) -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        // Delta reads its log on blocking threads that wait for files read on other ones: with too few
+        // of them, two such reads wait for each other for ever.
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .context("cannot start threads for the lake")
+}
+
 /// A snapshot of everything that a command reads.
 fn snapshot(
     config: &Config,

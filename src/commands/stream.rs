@@ -27,14 +27,7 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
     let connection = config.connection(&args.kafka).map_err(Failure::Usage)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
     let health = Health::default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // Delta reads its log on blocking threads that wait for files read on other ones: with too few
-        // of them, two such reads wait for each other for ever.
-        .max_blocking_threads(64)
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the worker")?;
+    let runtime = super::lake_threads(2)?;
     listen(args, config, runtime.handle(), &metrics, &health)?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&runtime, &stop)?;

@@ -72,39 +72,43 @@ pub fn take_up(
     changed: &mut dyn FnMut(&RecordBatch),
 ) -> Result<TakenUp> {
     let mut total = TakenUp::default();
+    let suspended = format!("{}={}/", journal::PARTITION_COLUMN, Disposition::Suspended.as_str());
+    let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
     let mut done: BTreeSet<String> = BTreeSet::new();
-    loop {
-        let suspended =
-            format!("{}={}/", journal::PARTITION_COLUMN, Disposition::Suspended.as_str());
-        let files = runtime.block_on(journal.files())?;
-        let next = files.into_iter().find(|f| f.starts_with(&suspended) && !done.contains(f));
-        let Some(file) = next else { return Ok(total) };
-        // Most files hold none of these reasons, and one column tells.
-        let reason = runtime.block_on(read_file(journal, &file, &["reason"]))?;
-        if reasons_wanted(&reason, reasons)?.true_count() == 0 {
-            done.insert(file);
-            continue;
+    // After every commit, of ours or another's, the files are those of a newer version.
+    'version: loop {
+        for file in runtime.block_on(journal.files())? {
+            if !file.starts_with(&suspended) || done.contains(&file) {
+                continue;
+            }
+            // Most files hold none of these reasons, and one column tells.
+            let reason = runtime.block_on(read_file(journal, &file, &["reason"]))?;
+            if reasons_wanted(&reason, reasons)?.true_count() == 0 {
+                done.insert(file);
+                continue;
+            }
+            let rows = runtime.block_on(read_file(journal, &file, &names))?;
+            let Some(exchange) = judge_file(&rows, index, judging, reasons, &mut total)? else {
+                done.insert(file);
+                continue;
+            };
+            let exchanged = runtime
+                .block_on(journal.exchange(std::slice::from_ref(&file), &[exchange.rows]))?;
+            if matches!(exchanged, Appended::Committed(_)) {
+                index.record(exchange.fresh.into_iter(), journal)?;
+                // Rows that wait for a commit were judged without these reports.
+                index.learned();
+                total.accepted += exchange.found.accepted;
+                total.duplicate += exchange.found.duplicate;
+                total.other_reason += exchange.found.other_reason;
+                changed(&exchange.changed);
+            } else {
+                runtime.block_on(journal.refresh())?;
+                runtime.block_on(index.catch_up(journal))?;
+            }
+            continue 'version;
         }
-        let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
-        let rows = runtime.block_on(read_file(journal, &file, &names))?;
-        let Some(exchange) = judge_file(&rows, index, judging, reasons, &mut total)? else {
-            done.insert(file);
-            continue;
-        };
-        let exchanged =
-            runtime.block_on(journal.exchange(std::slice::from_ref(&file), &[exchange.rows]))?;
-        if matches!(exchanged, Appended::Committed(_)) {
-            index.record(exchange.fresh.into_iter(), journal)?;
-            // Rows that wait for a commit were judged without these reports.
-            index.learned();
-            total.accepted += exchange.found.accepted;
-            total.duplicate += exchange.found.duplicate;
-            total.other_reason += exchange.found.other_reason;
-            changed(&exchange.changed);
-        } else {
-            runtime.block_on(journal.refresh())?;
-            runtime.block_on(index.catch_up(journal))?;
-        }
+        return Ok(total);
     }
 }
 

@@ -17,12 +17,14 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::StreamExt as _;
-use lake::{Lake, LakeError, Layout, Table};
+use lake::{Lake, LakeError, Layout, Table, load_book};
 use schemas::book::{Book, Cells, TrustCode};
 use schemas::period::EpochSeconds;
 use schemas::trust::{SCHEMA, TABLE, columns};
 use schemas::udi::Udi;
 use serde_json::Value;
+
+use crate::core::keyring::Keyring;
 
 /// More codes in one message are no trust codes of one device.
 const CODES_MAX: usize = 1000;
@@ -139,11 +141,18 @@ pub fn rows_of(
     RecordBatch::try_new(SCHEMA.clone(), arrays)
 }
 
-/// All trust codes that came, of one device and key the last.
+/// All keys that count, of the newest book and of what came over Kafka, and the book's version.
 ///
 /// # Errors
-/// If the store fails, or the table does not hold what was written to it.
-pub async fn load(lake: &Lake) -> Result<Vec<TrustCode>, LakeError> {
+/// If the store fails, or what is stored does not hold any more.
+pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeError> {
+    let book = load_book(lake, None).await?;
+    let received = load(lake).await?;
+    Ok((Keyring::new(&[book.book.trust_codes, received].concat()), book.version))
+}
+
+/// All trust codes that came, of one device and key the last.
+async fn load(lake: &Lake) -> Result<Vec<TrustCode>, LakeError> {
     match lake.table(TABLE).await? {
         None => Ok(Vec::new()),
         Some(table) => codes_in(&table).await,

@@ -16,8 +16,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
-use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{TopicPartitionList, types::RDKafkaErrorCode};
@@ -395,6 +395,24 @@ impl ProducerContext for Context {
             Err((error, _)) => count.failed(error),
         }
     }
+}
+
+/// Gives a message to a producer; the client's queue is bounded, so this waits until there is room.
+///
+/// # Errors
+/// If the client refuses the message.
+pub fn enqueue(
+    producer: &ThreadedProducer<Context>,
+    mut record: BaseRecord<'_, String, [u8], Arc<DeliveryCount>>,
+) -> KafkaResult<()> {
+    while let Err((error, again)) = producer.send(record) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        record = again;
+    }
+    Ok(())
 }
 
 /// Counts the answers to a batch of messages. The client answers every message: it was taken, or its

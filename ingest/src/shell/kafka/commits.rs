@@ -140,8 +140,8 @@ impl Shell<'_> {
                 .collect(),
             Err(_) => BTreeMap::new(),
         };
+        let journal = self.writer.journal().clone();
         for (p, up_to) in behind.iter().filter_map(|(p, held)| Some((*p, (*held)?))) {
-            let journal = self.writer.journal().clone();
             let marked = self.runtime.block_on(journal.held(&self.receipts_source(p)))?;
             let known = marked.max(told.get(&p).copied()).max(self.receipted.get(&p).copied());
             if known.is_none_or(|known| known < up_to) {

@@ -12,13 +12,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
 use super::WorkerError;
 use super::client::{Connection, Context};
-use super::topics::{TopicError, metadata_of};
+use super::topics::{TopicError, metadata_of, positions_behind, source_of};
 use crate::shell::trust::{self, Received, read_message, rows_of};
 
 /// Messages that are committed together.
@@ -82,7 +81,7 @@ impl Follower {
     }
 
     fn source(&self, partition: i32) -> String {
-        format!("kafka:{}:{}:{partition}", self.topic, self.topic_id)
+        source_of(&self.topic, &self.topic_id, partition)
     }
 
     fn read_fences(&mut self, runtime: &Handle) -> Result<(), WorkerError> {
@@ -95,11 +94,7 @@ impl Follower {
     }
 
     fn begin(&mut self) -> Result<(), WorkerError> {
-        let mut list = TopicPartitionList::new();
-        for (p, held) in &self.held {
-            let at = held.map_or(KafkaOffset::Beginning, |h| KafkaOffset::Offset(h + 1));
-            list.add_partition_offset(&self.topic, *p, at)?;
-        }
+        let list = positions_behind(&self.topic, self.held.iter().map(|(p, held)| (*p, *held)))?;
         Ok(self.consumer.assign(&list)?)
     }
 

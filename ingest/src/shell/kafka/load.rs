@@ -7,10 +7,9 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 
-use super::client::{Connection, Context, DeliveryCount};
+use super::client::{Connection, Context, DeliveryCount, enqueue};
 use super::topics::ensure_topic;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,18 +90,12 @@ impl Loader {
                 headers = headers.insert(Header { key, value: Some(value) });
             }
             let mut message = BaseRecord::with_opaque_to(&self.topic, Arc::clone(&self.count))
-                .payload(&record.value)
+                .payload(record.value.as_slice())
                 .headers(headers);
             if let Some(key) = &record.key {
                 message = message.key(key);
             }
-            while let Err((error, again)) = self.producer.send(message) {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(error.into());
-                }
-                std::thread::sleep(Duration::from_millis(2));
-                message = again;
-            }
+            enqueue(&self.producer, message)?;
             self.sent += 1;
         }
         Ok(())

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use lake::{Lake, LakeError, failpoint};
 use prometheus::HistogramTimer;
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::journal;
 use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
@@ -33,7 +33,7 @@ use self::client::{Connection, Context, Rebalanced, SettingsError};
 use self::follower::Follower;
 pub use self::receipts::ReceiptError;
 use self::receipts::Receipts;
-use self::topics::TopicError;
+use self::topics::{TopicError, positions_behind, source_of};
 use super::endpoints::Health;
 use super::index::{Index, IndexError};
 use super::mediation::{Gathered, Judging, MediationError, Summary, journal_layout};
@@ -353,12 +353,14 @@ impl<'a> Shell<'a> {
             Intention::Assign(behind) => {
                 failpoint::here("on-assignment");
                 self.send_missing_receipts(&behind)?;
-                self.consumer.incremental_assign(&self.positions(&behind)?)?;
+                let list = positions_behind(&self.settings.topic, behind)?;
+                self.consumer.incremental_assign(&list)?;
                 self.after_assignment();
             }
             Intention::Seek(behind) => {
                 self.send_missing_receipts(&behind)?;
-                self.consumer.seek_partitions(self.positions(&behind)?, BACKOFF_MAX)?;
+                let list = positions_behind(&self.settings.topic, behind)?;
+                self.consumer.seek_partitions(list, BACKOFF_MAX)?;
             }
             Intention::Unassign(partitions) => {
                 self.consumer.incremental_unassign(&self.list(&partitions))?;
@@ -417,7 +419,7 @@ impl<'a> Shell<'a> {
 
     /// Name of a partition in the journal's log.
     fn source(&self, partition: Partition) -> String {
-        format!("kafka:{}:{}:{partition}", self.settings.topic, self.topic_id)
+        source_of(&self.settings.topic, &self.topic_id, partition)
     }
 
     fn receipts_source(&self, partition: Partition) -> String {
@@ -440,15 +442,6 @@ impl<'a> Shell<'a> {
             list.add_partition(&self.settings.topic, *p);
         }
         list
-    }
-
-    fn positions(&self, behind: &[(Partition, Option<Offset>)]) -> Result<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for (p, held) in behind {
-            let at = held.map_or(KafkaOffset::Beginning, |h| KafkaOffset::Offset(h + 1));
-            list.add_partition_offset(&self.settings.topic, *p, at)?;
-        }
-        Ok(list)
     }
 }
 

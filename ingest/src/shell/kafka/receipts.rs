@@ -17,12 +17,11 @@ use lake::Table;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
 use schemas::period::rfc3339;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::client::{Connection, Context, DeliveryCount};
+use super::client::{Connection, Context, DeliveryCount, enqueue};
 use super::topics::ensure_topic;
 use crate::core::worker::{Offset, Partition};
 
@@ -91,19 +90,13 @@ impl Receipts {
         let count = Arc::new(DeliveryCount::default());
         let mut sent = 0;
         for receipt in receipts_of(rows)? {
-            let mut record =
-                BaseRecord::with_opaque_to(&self.topic, Arc::clone(&count)).payload(&receipt.value);
+            let mut record = BaseRecord::with_opaque_to(&self.topic, Arc::clone(&count))
+                .payload(receipt.value.as_bytes());
             if let Some(key) = &receipt.key {
                 record = record.key(key);
             }
-            // The client's queue is bounded: wait until there is room.
-            while let Err((error, again)) = self.producer.send(record) {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(ReceiptError::Refused { failed: 1, why: error.to_string() });
-                }
-                std::thread::sleep(Duration::from_millis(5));
-                record = again;
-            }
+            enqueue(&self.producer, record)
+                .map_err(|error| ReceiptError::Refused { failed: 1, why: error.to_string() })?;
             sent += 1;
         }
         let answered = count.wait_for(sent, ANSWER_MAX);

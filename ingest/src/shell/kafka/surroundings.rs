@@ -6,13 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use lake::load_book;
 use rdkafka::consumer::Consumer as _;
 use schemas::disposition::Reason;
 
 use super::follower::{self, Follower};
 use super::{BOOK_EVERY, Result, Shell, TRUST_EVERY, WorkerError, chain};
-use crate::core::keyring::Keyring;
 use crate::shell::metrics::Metrics;
 use crate::shell::takeup::take_up;
 use crate::shell::trust;
@@ -35,13 +33,10 @@ impl Shell<'_> {
     }
 
     pub(super) fn load_keys(&mut self) -> Result<()> {
-        let keys = self.patiently(|shell| {
-            let book = shell.runtime.block_on(load_book(shell.lake, None))?;
-            let received = shell.runtime.block_on(trust::load(shell.lake))?;
-            Ok((book.version, [book.book.trust_codes, received].concat()))
-        })?;
-        self.book_version = keys.0;
-        self.judging.keyring = Arc::new(Keyring::new(&keys.1));
+        let (keyring, book_version) =
+            self.patiently(|shell| Ok(shell.runtime.block_on(trust::load_keyring(shell.lake))?))?;
+        self.book_version = book_version;
+        self.judging.keyring = Arc::new(keyring);
         Ok(())
     }
 

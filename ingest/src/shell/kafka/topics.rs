@@ -5,11 +5,36 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use super::client::{Connection, Context};
+use crate::core::worker::{Offset, Partition};
+
+/// Name of a partition in a table's log: another topic under the same name has another.
+#[must_use]
+pub fn source_of(topic: &str, topic_id: &str, partition: Partition) -> String {
+    format!("kafka:{topic}:{topic_id}:{partition}")
+}
+
+/// Where to read on in partitions: behind what is held, or from the first message.
+///
+/// # Errors
+/// If an offset is none, which would be a bug.
+pub fn positions_behind(
+    topic: &str,
+    held: impl IntoIterator<Item = (Partition, Option<Offset>)>,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, held) in held {
+        let at = held.map_or(KafkaOffset::Beginning, |h| KafkaOffset::Offset(h + 1));
+        list.add_partition_offset(topic, partition, at)?;
+    }
+    Ok(list)
+}
 
 impl Connection {
     /// The id that the broker gave to a topic, so that one made anew under the same name is told
