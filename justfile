@@ -16,7 +16,7 @@ test:
 test-quick:
     cargo test --workspace
 
-# A Kafka broker on 127.0.0.1:39092, for the tests of the worker and for trying things out
+# A Kafka broker on 127.0.0.1:19092, for the tests of the worker and for trying things out
 kafka-up:
     ci/kafka/broker.sh up
 

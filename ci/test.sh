@@ -24,7 +24,7 @@ echo "== dashboards, rules, manifests"
 ci/observe/check.sh
 # A worker with something to do, and a real Prometheus that reads what it tells.
 eval "$(ci/kafka/broker.sh env)"
-listen=127.0.0.1:${RUMLEDGER_TEST_METRICS_PORT:-39464}
+listen=127.0.0.1:${RUMLEDGER_TEST_METRICS_PORT:-19464}
 topic=live-$$
 cd "$work"
 "$bin" -q fleet generate --brokers "$RUMLEDGER_TEST_BROKERS" --topic "$topic" --out . \

@@ -9,11 +9,12 @@
 #   broker.sh env       what a client has to know, as shell variables
 #
 # RUMLEDGER_TEST_KAFKA_DIR   where it lives    [~/.cache/rumledger/kafka]
-# RUMLEDGER_TEST_KAFKA_PORT  its first port    [39092]; the four after it are used as well
+# RUMLEDGER_TEST_KAFKA_PORT  its first port    [19092]; the four after it are used as well;
+#                            below the range that the system gives to outgoing connections
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${RUMLEDGER_TEST_KAFKA_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rumledger/kafka}
-port=${RUMLEDGER_TEST_KAFKA_PORT:-39092}
+port=${RUMLEDGER_TEST_KAFKA_PORT:-19092}
 libs=$dir/libs
 run=$dir/run-$port
 cluster=cnVtbGVkZ2VyLXRlc3RzMQ
@@ -171,7 +172,7 @@ case ${1:-} in
     echo "RUMLEDGER_TEST_CA=$run/tls/ca.pem"
     ;;
   *)
-    sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//'
+    sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'
     exit 2
     ;;
 esac

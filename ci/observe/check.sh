@@ -66,7 +66,7 @@ static() {
 
 # Every query of the dashboards and every recording rule gives something on a real worker.
 live() {
-  local target=${1#http://} port=${RUMLEDGER_TEST_PROMETHEUS_PORT:-39390}
+  local target=${1#http://} port=${RUMLEDGER_TEST_PROMETHEUS_PORT:-19390}
   prometheus_tools
   npm_packages
   local dir

@@ -22,7 +22,7 @@ fn broker(action: &str, port: u16) {
 #[test]
 fn a_broker_that_goes_and_comes_back_costs_nothing() {
     drop(brokers());
-    let port = 39192;
+    let port = 19192;
     broker("up", port);
     let (reports, down) = if long() { ("50000", 60) } else { ("5000", 8) };
     let stand = Stand::at(format!("127.0.0.1:{port}"));
@@ -37,7 +37,8 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
     assert!(!worker.has_ended(), "{}", worker.log());
     let down_peak = worker.peak_mib();
     broker("start", port);
-    // The same fleet, twice as many reports: the first half of them are copies.
+    // The same fleet and keys, twice as many reports: the ids of the first half come again with other
+    // bytes.
     let twice = (2 * half).to_string();
     stand.produce(&["--reports", &twice, "--devices", "200"]);
     let started = Instant::now();
