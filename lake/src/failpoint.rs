@@ -1,4 +1,5 @@
-//! Named points at which a test ends the process, as a crash of the machine would.
+//! Named points at which a test ends the process, as a crash of the machine would, or has the disk
+//! refuse.
 //!
 //! Only a debug build has them; a release build passes over them. The binary arms one from
 //! `RUMLEDGER_FAILPOINT`.
@@ -18,6 +19,9 @@ pub const NAMES: &[&str] = &[
     "on-assignment",
 ];
 
+/// Where a test makes the disk refuse for good instead.
+pub const REFUSALS: &[&str] = &["disk-does-not-sync"];
+
 static ARMED: OnceLock<String> = OnceLock::new();
 
 /// Arms a point, once in a process.
@@ -28,8 +32,9 @@ pub fn arm(name: &str) -> Result<(), String> {
     if !cfg!(debug_assertions) {
         return Err("a release build has no failpoints".to_owned());
     }
-    if !NAMES.contains(&name) {
-        return Err(format!("'{name}' is no failpoint; there are {}", NAMES.join(", ")));
+    if !NAMES.contains(&name) && !REFUSALS.contains(&name) {
+        let known = [NAMES, REFUSALS].concat().join(", ");
+        return Err(format!("'{name}' is no failpoint; there are {known}"));
     }
     let _ = ARMED.set(name.to_owned());
     Ok(())
@@ -37,8 +42,19 @@ pub fn arm(name: &str) -> Result<(), String> {
 
 /// Ends the process without any cleaning up, if this point is armed.
 pub fn here(name: &'static str) {
-    if cfg!(debug_assertions) && ARMED.get().is_some_and(|armed| armed == name) {
-        debug_assert!(NAMES.contains(&name), "an unknown failpoint");
+    debug_assert!(NAMES.contains(&name), "an unknown failpoint");
+    if is_armed(name) {
         std::process::abort();
     }
+}
+
+/// True if a test wants a refusal here.
+#[must_use]
+pub fn refuses(name: &'static str) -> bool {
+    debug_assert!(REFUSALS.contains(&name), "an unknown failpoint");
+    is_armed(name)
+}
+
+fn is_armed(name: &str) -> bool {
+    cfg!(debug_assertions) && ARMED.get().is_some_and(|armed| armed == name)
 }

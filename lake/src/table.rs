@@ -235,6 +235,10 @@ impl Table {
     /// If the store fails, or the rows do not fit the table.
     pub async fn write(&self, rows: &[RecordBatch]) -> Result<Written> {
         failpoint::here("before-data-files");
+        if failpoint::refuses("disk-does-not-sync") {
+            let source = std::io::Error::other(crate::disk::NotSynced);
+            return Err(LakeError::Local { path: self.name.clone(), source });
+        }
         let mut writer = RecordBatchWriter::for_table(&self.delta)
             .map_err(self.failed("write"))?
             .with_writer_properties(writer_properties());

@@ -59,6 +59,23 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
     broker("down", port);
 }
 
+/// What a person has to look at ends the worker, with its reason, instead of being tried for ever.
+#[test]
+fn a_commit_that_fails_for_good_ends_the_worker() {
+    let stand = Stand::new();
+    stand.produce(&["--reports", "500", "--devices", "20"]);
+    let mut worker = stand.spawn(&[], &[("RUMLEDGER_FAILPOINT", "disk-does-not-sync")]);
+    let status = worker.wait(Duration::from_secs(60));
+    let log = worker.log();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("the disk did not sync what was written; look at the disk"), "{log}");
+    assert_eq!(stand.dispositions().values().sum::<u64>(), 0, "nothing is in the journal");
+    stand.drain();
+    let produced = stand.read_topic(&stand.topic);
+    stand.journal_is(&produced);
+    stand.receipts_are(&produced);
+}
+
 /// Requests that fail now and then, with errors that a client has to live with.
 #[test]
 fn requests_that_fail_are_made_again() {

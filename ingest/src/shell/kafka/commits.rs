@@ -39,7 +39,8 @@ impl Shell<'_> {
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
             if let Err(error) = self.writer.retry(&self.judging) {
-                self.commit_failed(&error.into());
+                self.commit_failed(error.into())?;
+                self.retry_later();
             }
         }
         if !wait && !self.writer.is_answered() {
@@ -71,16 +72,25 @@ impl Shell<'_> {
                 self.handle(Event::Overtaken)
             }
             Settled::Failed(error) => {
-                self.commit_failed(&error.into());
+                self.commit_failed(error.into())?;
                 self.handle(Event::Failed)
             }
         }
     }
 
-    pub(super) fn commit_failed(&mut self, error: &WorkerError) {
+    /// A failure that lies in the world is told and waited out; any other ends the worker: what it
+    /// holds is in no commit and is read again by whoever comes next.
+    fn commit_failed(&mut self, error: WorkerError) -> Result<()> {
         self.settings.metrics.commit_failures.inc();
-        tracing::warn!(error = chain(error), "a commit failed and is tried again");
+        if !error.retry() {
+            return Err(error);
+        }
+        tracing::warn!(error = chain(&error), "a commit failed and is tried again");
         self.settings.health.set_ready(Some(format!("the lake: {error}")));
+        Ok(())
+    }
+
+    pub(super) fn retry_later(&mut self) {
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }

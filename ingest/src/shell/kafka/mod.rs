@@ -372,7 +372,7 @@ impl<'a> Shell<'a> {
             Intention::Pause => self.pause(true)?,
             Intention::Resume => self.pause(false)?,
             Intention::Commit(spans) => self.start_commit(&spans)?,
-            Intention::Retry => self.retry_at = Some(Instant::now() + self.backoff),
+            Intention::Retry => self.retry_later(),
             Intention::Discard => {
                 self.gathered = Gathered::default();
                 self.writer.forget_failed();
