@@ -1,0 +1,218 @@
+//! Carriers and bundles.
+
+use std::io::Write as _;
+
+use ingest::core::carrier::{CarrierLimits, Item};
+
+use crate::desk::*;
+
+#[test]
+fn carriers_are_told_apart_by_content() {
+    let m = Mediation::new();
+    let text = |id: u64| m.envelope(&payload(id)).to_string();
+    let cdata = |id: u64| format!("<RUMReport><![CDATA[{}]]></RUMReport>", text(id));
+    let escaped = text(1).replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let halves = text(1);
+    let (one, two) = halves.split_at(halves.len() / 2);
+    let document = |inner: &str| {
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<smartLicense>{inner}</smartLicense>\n"
+        )
+    };
+    let (a, b) = (cdata(1), cdata(2));
+    let good = ["verified", "verified"];
+    let table: Vec<(Vec<&str>, String)> = vec![
+        (good.to_vec(), document(&(a.clone() + &b))),
+        (
+            good.to_vec(),
+            format!("\u{feff}{}", document(&(a.clone() + "\n<!-- x --> <?pi y?>\n" + &b))),
+        ),
+        (vec!["verified"], a.clone()),
+        (vec!["verified"], format!("<RUMReport>{escaped}</RUMReport>")),
+        (vec!["verified"], format!("<RUMReport><![CDATA[{one}]]><![CDATA[{two}]]></RUMReport>")),
+        (
+            vec!["verified"],
+            document(&format!(
+                "<smartLicensePolicy><a b='1'>x</a></smartLicensePolicy>{a}<smartLicenseAck/>"
+            )),
+        ),
+        (vec!["ignored"], document("<smartLicenseRumAck>x</smartLicenseRumAck>")),
+        (vec!["ignored"], "<smartLicenseRumAck><y/></smartLicenseRumAck>".to_owned()),
+        (good.to_vec(), format!("{{\"usage\":[{},\n{}],\"more\":[1]}}", text(1), text(2))),
+        (good.to_vec(), format!(" {{\"x\":{{}},\"\\u0075sage\":[{},{}]}} \n", text(1), text(2))),
+        (vec!["verified"], format!("\n{}\n", text(1))),
+        (vec!["ignored"], "{\"usage\":[]}".to_owned()),
+        (vec!["ignored"], "{\"ack\":1}".to_owned()),
+        (vec!["ignored"], "[]".to_owned()),
+        // Broken half-way: what stands before is taken, the rest is one.
+        (
+            vec!["verified", "malformed"],
+            document(&a)
+                .replace("</smartLicense>", "<RUMReport>&undeclared;</RUMReport></smartLicense>"),
+        ),
+        (
+            vec!["verified", "malformed"],
+            document(&(a.clone() + "<RUMReport><![CDATA[{")).replace("</smartLicense>", ""),
+        ),
+        (vec!["verified", "malformed"], document(&a) + "trailing"),
+        (vec!["verified", "malformed"], document(&a) + "<smartLicense/>"),
+        (vec!["verified", "malformed"], document(&(a.clone() + "</x>"))),
+        (vec!["verified", "malformed"], document(&a).replace("</smartLicense>", "")),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{},{{\"payload\":", text(1))),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{}] trailing", text(1))),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{}]}} {{}}", text(1))),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{}],\"usage\":[]}}", text(1))),
+        // A report's own faults are its own: the next one is read.
+        (
+            vec!["malformed", "verified"],
+            document(&format!("<RUMReport><![CDATA[no json]]></RUMReport>{a}")),
+        ),
+        (vec!["malformed", "verified"], document(&format!("<RUMReport/>{a}"))),
+        (vec!["malformed", "verified"], document(&format!("<RUMReport><b>x</b></RUMReport>{a}"))),
+        (
+            vec!["too-deep", "verified"],
+            format!("{{\"usage\":[{}{},{}]}}", "[".repeat(90), "]".repeat(90), text(1)),
+        ),
+        (
+            vec!["malformed", "missing-field", "verified"],
+            format!("{{\"usage\":[5,{{}},{}]}}", text(1)),
+        ),
+        // Whole inputs that are no carrier.
+        (vec!["malformed"], String::new()),
+        (vec!["malformed"], "  \n ".to_owned()),
+        (vec!["malformed"], "hello".to_owned()),
+        (vec!["malformed"], "<smartLicense>".to_owned()),
+        (vec!["malformed"], "<!DOCTYPE x []>".to_owned() + &a),
+        (vec!["malformed"], document(&a).replace("UTF-8", "ISO-8859-1")),
+        (vec!["malformed"], "<a b='1' b='2'/>".to_owned()),
+        (vec!["malformed"], "<a>\u{1}</a>".to_owned()),
+    ];
+    for (expected, text) in table {
+        assert_eq!(
+            Mediation { keyring: m.keys.keyring(), ..Mediation::new() }.take(text.as_bytes()),
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn invalid_utf8_makes_the_rest_malformed() {
+    let mut m = Mediation::new();
+    let text = m.envelope(&payload(1)).to_string();
+    let xml = format!(
+        "<smartLicense><RUMReport><![CDATA[{text}]]></RUMReport><RUMReport><![CDATA[#]]></RUMReport></smartLicense>"
+    );
+    let broken: Vec<u8> = xml.bytes().map(|b| if b == b'#' { 0xff } else { b }).collect();
+    assert_eq!(m.take(&broken), ["verified", "malformed"]);
+    let list = format!("{{\"usage\":[{text},\"#\"]}}");
+    let broken: Vec<u8> = list.bytes().map(|b| if b == b'#' { 0xff } else { b }).collect();
+    assert_eq!(m.take(&broken), ["duplicate", "malformed"]);
+    assert_eq!(m.take(b"\xff\xfe<\0a\0"), ["malformed"]);
+}
+
+#[test]
+fn what_stands_beside_a_report_is_kept_with_it() {
+    let xml = "<smartLicense><a>1</a><RUMReport>x</RUMReport><b/><RUMReport>y</RUMReport><c/></smartLicense>";
+    let kept: Vec<(String, String)> = items(xml.as_bytes(), &CarrierLimits::default())
+        .into_iter()
+        .map(|item| match item {
+            Item::Report(r) => {
+                (String::from_utf8(r.text).unwrap(), String::from_utf8(r.context).unwrap())
+            }
+            Item::Ignored { .. } => panic!("nothing is ignored"),
+        })
+        .collect();
+    let expected =
+        [("x", "<a>1</a><b/>"), ("y", "<c/>")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(kept, expected);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        // Names as an attacker writes them: the builder would refuse some.
+        let field = &mut header.as_old_mut().name;
+        field[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        out.append(&header, *bytes).unwrap();
+    }
+    out.into_inner().unwrap()
+}
+
+#[test]
+fn bundles_are_read_whole_or_not_at_all() {
+    let m = Mediation::new();
+    let xml = |id: u64| {
+        format!("<RUMReport><![CDATA[{}]]></RUMReport>", m.envelope(&payload(id))).into_bytes()
+    };
+    let (a, b) = (xml(1), xml(2));
+    let va = gzip(&tar(&[("dev_1.txt", &a), ("dev_2.txt", &b)]));
+    let sa = gzip(&tar(&[("manifest.mf", b"wrong names"), ("UD_VA_1.tar.gz", &va)]));
+    let good = vec!["verified", "verified"];
+    let mut table: Vec<(&str, Vec<&str>, Vec<u8>)> = vec![
+        ("bundle", good.clone(), sa.clone()),
+        ("its inner archive alone", good.clone(), va.clone()),
+        ("a tar that is not packed", good.clone(), tar(&[("x", &a), ("y", &b)])),
+        ("one packed file", vec!["verified"], gzip(&a)),
+        (
+            "names that leave the archive",
+            good,
+            gzip(&tar(&[("../../etc/passwd", &a), ("/tmp/x", &b)])),
+        ),
+        ("only a manifest", vec![], gzip(&tar(&[("manifest.mf", b"x")]))),
+        ("an empty member", vec!["malformed", "verified"], gzip(&tar(&[("x", b""), ("y", &a)]))),
+        ("cut", vec!["malformed"], sa[..sa.len() / 2].to_vec()),
+        ("cut by a byte", vec!["malformed"], sa[..sa.len() - 1].to_vec()),
+        (
+            "cut inner archive",
+            vec!["malformed", "verified"],
+            gzip(&tar(&[("v", &va[..va.len() / 2]), ("x", &a)])),
+        ),
+        ("damaged", vec!["malformed"], {
+            let mut damaged = sa.clone();
+            let middle = damaged.len() / 2;
+            damaged[middle] ^= 0x55;
+            damaged
+        }),
+        ("a cut tar, packed whole", vec!["malformed"], gzip(&tar(&[("x", &a), ("y", &b)])[..700])),
+    ];
+    let deep = (0..6).fold(va, |inner, _| gzip(&tar(&[("v.tar.gz", &inner)])));
+    table.push(("nested too deeply", vec!["too-large"], deep));
+    for (what, expected, bytes) in table {
+        assert_eq!(
+            Mediation { keyring: m.keys.keyring(), ..Mediation::new() }.take(&bytes),
+            expected,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn an_archive_over_a_limit_is_one_too_large() {
+    let good = b"<smartLicense/>";
+    let small = CarrierLimits {
+        archive_members_max: 3,
+        archive_bytes_max: 100_000,
+        ..CarrierLimits::default()
+    };
+    let take = |bytes: &[u8]| Mediation { limits: small, ..Mediation::new() }.take(bytes);
+    let members = |n: usize| gzip(&tar(&vec![("x", &good[..]); n]));
+    assert_eq!(take(&members(3)), ["ignored"; 3]);
+    assert_eq!(take(&members(4)), ["too-large"]);
+    assert_eq!(take(&gzip(&tar(&[("a", good), ("x", &vec![b' '; 120_000])]))), ["too-large"]);
+    // Spread over two levels, the sum counts.
+    let inner = gzip(&tar(&[("x", &vec![b' '; 60_000])]));
+    assert_eq!(take(&gzip(&tar(&[("1", &inner), ("2", &inner)]))), ["too-large"]);
+    // A bomb: 300 MB of nothing in 300 KB, far beyond any honest ratio.
+    let bomb = gzip(&tar(&[("x", &vec![b'\n'; 300 << 20])]));
+    assert_eq!(Mediation::new().take(&bomb), ["too-large"]);
+}
