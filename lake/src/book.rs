@@ -35,6 +35,8 @@ pub struct StoredBook {
     pub book: Book,
     /// `None` where no book was imported yet: it is empty.
     pub version: Option<u64>,
+    /// As [`book_stands_at`] says.
+    pub stands_at: String,
 }
 
 /// Replaces the whole book in one commit, and gives its version.
@@ -60,6 +62,14 @@ pub async fn save_book(lake: &Lake, cells: &BTreeMap<String, Cells>) -> Result<u
 /// If the store fails.
 pub async fn book_version(lake: &Lake) -> Result<Option<u64>> {
     Ok(lake.table(TABLE).await?.map(|table| table.version()))
+}
+
+/// Where the newest book stands ([`crate::Table::stands_at`]); blank where no book was imported yet.
+///
+/// # Errors
+/// If the store fails.
+pub async fn book_stands_at(lake: &Lake) -> Result<String> {
+    lake.table(TABLE).await?.map_or(Ok(String::new()), |table| table.stands_at())
 }
 
 /// Reads the newest book, or the one of a version that a run pinned.
@@ -90,7 +100,7 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         misfit(&format!("the stored book does not hold any more: {first}"))
     })?;
-    Ok(StoredBook { book, version: Some(table.version()) })
+    Ok(StoredBook { book, version: Some(table.version()), stands_at: table.stands_at()? })
 }
 
 fn misfit(why: &str) -> LakeError {

@@ -24,7 +24,7 @@ use deltalake::protocol::SaveMode;
 use object_store::ObjectStoreExt as _;
 use url::Url;
 
-pub use book::{StoredBook, book_version, load_book, save_book};
+pub use book::{StoredBook, book_stands_at, book_version, load_book, save_book};
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};
 pub use table::{Appended, Changes, Fence, Table, Written};

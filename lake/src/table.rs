@@ -120,6 +120,14 @@ impl Table {
         Ok(snapshot.metadata().id().to_owned())
     }
 
+    /// The table and the version that is loaded, in one word: equal words mean equal rows.
+    ///
+    /// # Errors
+    /// If the table is not loaded, which would be a bug.
+    pub fn stands_at(&self) -> Result<String> {
+        Ok(format!("{}@{}", self.id()?, self.version()))
+    }
+
     /// Loads the newest version.
     ///
     /// # Errors

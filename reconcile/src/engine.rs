@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BooleanArray, ListArray, PrimitiveArray, RecordBatch,
-    StringArray, UInt64Array,
+    Array as _, ArrayRef, AsArray as _, ListArray, PrimitiveArray, RecordBatch, StringArray,
 };
-use arrow::datatypes::{
-    DataType, Decimal128Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
-};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -21,8 +20,10 @@ use schemas::book::{Book, ManagedBy};
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
 use schemas::{journal, ledger, trust};
+use tokio::task::JoinSet;
 
 use crate::ReconcileError;
+use crate::core::claims::{Claims, Group, Number, Part};
 use crate::core::groups::Groups;
 use crate::core::timeline::{Claim, ReportFacts};
 
@@ -60,23 +61,6 @@ async fn register(
     Ok(())
 }
 
-fn register_rows(
-    session: &SessionContext,
-    name: &str,
-    columns: Vec<(&str, ArrayRef)>,
-) -> Result<()> {
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
-        .collect();
-    let rows = RecordBatch::try_new(
-        Arc::new(Schema::new(fields)),
-        columns.into_iter().map(|(_, array)| array).collect(),
-    )?;
-    session.register_table(name, Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))?;
-    Ok(())
-}
-
 /// A session in which the tables of contract 5 can be asked.
 ///
 /// # Errors
@@ -107,66 +91,73 @@ pub async fn sql_session(
     Ok(session)
 }
 
+/// Claims that are held at once: 768 MiB of them, beside 32 bytes a report.
+const CLAIMS_MAX: usize = 24 << 20;
+
 /// The journal at one version, with the book's groups and items, ready to be asked for claims.
-pub struct Claims {
+pub struct Evidence {
     session: SessionContext,
+    lookup: Arc<Lookup>,
 }
 
-impl Claims {
-    /// Reads the PI groups of all time (contract 3.1), and arranges items and groups for the join.
+/// What a report's PI and tag mean.
+struct Lookup {
+    groups: HashMap<Udi, u64>,
+    /// The equivalence group of each tag that has one.
+    items: HashMap<String, String>,
+}
+
+impl Evidence {
+    /// Reads the PI groups of all time (contract 3.1).
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub async fn prepare(journal_table: Option<&Table>, book: &Book) -> Result<Claims> {
+    pub async fn prepare(journal_table: Option<&Table>, book: &Book) -> Result<Evidence> {
         let session = session()?;
         register(&session, "journal", journal_table, &journal::SCHEMA).await?;
-        let members = read_groups(&session, book).await?.finish();
-        register_rows(
-            &session,
-            "group_of_pi",
-            vec![
-                (
-                    "udi_pid",
-                    Arc::new(StringArray::from_iter_values(members.iter().map(|(u, _)| &u.pid))),
-                ),
-                (
-                    "udi_serial",
-                    Arc::new(StringArray::from_iter_values(members.iter().map(|(u, _)| &u.serial))),
-                ),
-                (
-                    "group_number",
-                    Arc::new(UInt64Array::from_iter_values(members.iter().map(|(_, n)| *n))),
-                ),
-            ],
-        )?;
-        let grouped = || book.catalog.iter().filter(|c| !c.equivalence.is_empty());
-        register_rows(
-            &session,
-            "item_of_tag",
-            vec![
-                (
-                    "entitlement_tag",
-                    Arc::new(StringArray::from_iter_values(grouped().map(|c| &c.tag))),
-                ),
-                (
-                    "item",
-                    Arc::new(StringArray::from_iter_values(grouped().map(|c| &c.equivalence))),
-                ),
-            ],
-        )?;
-        Ok(Claims { session })
+        let groups = read_groups(&session, book).await?.finish().into_iter().collect();
+        let grouped = book.catalog.iter().filter(|c| !c.equivalence.is_empty());
+        let items = grouped.map(|c| (c.tag.clone(), c.equivalence.clone())).collect();
+        Ok(Evidence { session, lookup: Arc::new(Lookup { groups, items }) })
     }
 
-    /// Calls `each` with the claims of one group and item after another, all that touch `[from, to)`.
+    /// Calls `each` with all claims that touch `[from, to)`, the groups whole. Where they are too many
+    /// to be held at once, they come in parts, and `start` is called when it begins anew.
     ///
     /// # Errors
-    /// If the journal cannot be read, or `each` fails.
-    pub async fn for_each(
+    /// If the journal cannot be read.
+    pub async fn claims<S>(
         &self,
         from: EpochSeconds,
         to: EpochSeconds,
-        mut each: impl FnMut(&str, &[Claim], &[ReportFacts]),
-    ) -> Result<()> {
+        start: impl Fn() -> S,
+        mut each: impl FnMut(&mut S, Claims),
+    ) -> Result<S> {
+        let mut parts = 1;
+        'anew: loop {
+            let mut state = start();
+            for number in 0..parts {
+                let part = Part { number, of: parts };
+                match self.part(from, to, part).await? {
+                    Some(claims) => each(&mut state, claims),
+                    None => {
+                        parts *= 2;
+                        tracing::debug!(parts, "the claims are too many to be held at once");
+                        continue 'anew;
+                    }
+                }
+            }
+            return Ok(state);
+        }
+    }
+
+    /// One part of the claims, read on all cores; `None` if they are too many.
+    async fn part(
+        &self,
+        from: EpochSeconds,
+        to: EpochSeconds,
+        part: Part,
+    ) -> Result<Option<Claims>> {
         let instant = |seconds: EpochSeconds| {
             ScalarValue::TimestampMicrosecond(
                 Some(seconds.saturating_mul(1_000_000)),
@@ -175,20 +166,30 @@ impl Claims {
         };
         let query = self.session.sql(include_str!("sql/claims.sql")).await?;
         let query = query.with_param_values(vec![("from", instant(from)), ("to", instant(to))])?;
-        let mut rows = query.execute_stream().await?;
-        let mut group = GroupOfClaims::default();
-        while let Some(batch) = rows.next().await {
-            let batch = ClaimColumns::new(&batch?)?;
-            for i in 0..batch.len() {
-                if !group.is(batch.group.value(i), batch.item.value(i)) {
-                    group.hand_on(&mut each);
-                    group.start(batch.group.value(i), batch.item.value(i));
+        let held = Arc::new(AtomicUsize::new(0));
+        let mut running = JoinSet::new();
+        for mut rows in query.execute_stream_partitioned().await? {
+            let (lookup, held) = (Arc::clone(&self.lookup), Arc::clone(&held));
+            running.spawn(async move {
+                let mut collector = Collector { lookup, from, to, part, pis: Vec::new() };
+                let mut claims = Claims::default();
+                while let Some(batch) = rows.next().await {
+                    let more = collector.take(&batch?, &mut claims)?;
+                    if held.fetch_add(more, Ordering::Relaxed) + more > CLAIMS_MAX {
+                        return Ok(None);
+                    }
                 }
-                group.push(&batch, i);
+                Ok::<_, ReconcileError>(Some(claims))
+            });
+        }
+        let mut all = Claims::default();
+        while let Some(claims) = running.join_next().await {
+            match claims?? {
+                Some(claims) => all.merge(claims),
+                None => return Ok(None),
             }
         }
-        group.hand_on(&mut each);
-        Ok(())
+        Ok(Some(all))
     }
 
     /// The months in which any account may have usage, in the order of time.
@@ -261,112 +262,109 @@ fn seconds_of(column: &ArrayRef) -> Result<Vec<EpochSeconds>> {
         .collect())
 }
 
-/// The columns of `claims.sql`.
-struct ClaimColumns {
-    group: StringArray,
-    item: StringArray,
-    pid: StringArray,
-    serial: StringArray,
-    report_id: PrimitiveArray<Decimal128Type>,
-    tag: StringArray,
-    utility: BooleanArray,
-    signature: StringArray,
-    subscription_id: StringArray,
-    smart_account: StringArray,
-    virtual_account: StringArray,
+/// Makes claims of the rows of `claims.sql`.
+struct Collector {
+    lookup: Arc<Lookup>,
+    from: EpochSeconds,
+    to: EpochSeconds,
+    part: Part,
+    /// Of each PI by its number: its group, or `None` if that belongs to another part.
+    pis: Vec<Option<Group>>,
+}
+
+impl Collector {
+    /// Takes a batch; gives the number of claims in it.
+    fn take(&mut self, batch: &RecordBatch, claims: &mut Claims) -> Result<usize> {
+        let column = |i: usize| text(batch.column(i));
+        let (pids, serials, tags) = (column(0)?, column(1)?, column(3)?);
+        let ids: &PrimitiveArray<Decimal128Type> = batch.column(2).as_primitive();
+        let utility = batch.column(4).as_boolean();
+        let (signatures, subscriptions) = (column(5)?, column(6)?);
+        let (smart, virtual_) = (column(7)?, column(8)?);
+        let measurements = Measurements::new(batch.column(9).as_list())?;
+        let mut taken = 0;
+        for i in 0..batch.num_rows() {
+            let (pi, new) = claims.names.pi(pids.value(i), serials.value(i));
+            if new {
+                self.pis.push(self.group_of(claims.names.pi_of(pi), pi));
+            }
+            let Some(group) = self.pis[pi as usize] else { continue };
+            let tag = tags.value(i);
+            let optional = |array: &StringArray, i: usize| {
+                array.is_valid(i).then(|| array.value(i).to_owned())
+            };
+            let facts = ReportFacts {
+                report_id: u64::try_from(ids.value(i)).unwrap_or(u64::MAX),
+                pi,
+                tag: claims.names.text(tag),
+                subscription: claims.names.text(if subscriptions.is_valid(i) {
+                    subscriptions.value(i)
+                } else {
+                    ""
+                }),
+                header_account: optional(&smart, i)
+                    .zip(optional(&virtual_, i))
+                    .map(|(s, v)| (claims.names.text(&s), claims.names.text(&v))),
+                utility: utility.is_valid(i) && utility.value(i),
+                verified: signatures.is_valid(i) && signatures.value(i) == "verified",
+            };
+            let item = self.lookup.items.get(tag).map_or(tag, String::as_str);
+            let item = claims.names.text(item);
+            let of_report = measurements.usage(i, self.from, self.to);
+            let before = taken;
+            claims.add(group, item, facts, of_report.inspect(|_| taken += 1));
+            debug_assert!(taken >= before);
+        }
+        Ok(taken)
+    }
+
+    fn group_of(&self, udi: &Udi, pi: Number) -> Option<Group> {
+        let several = self.lookup.groups.get(udi).copied();
+        self.part.holds(udi, several).then(|| several.map_or(Group::Alone(pi), Group::Several))
+    }
+}
+
+/// The measurements of a batch of reports.
+struct Measurements {
+    offsets: OffsetBuffer<i32>,
+    metric: StringArray,
     start: Vec<EpochSeconds>,
     end: Vec<EpochSeconds>,
     value: PrimitiveArray<Int64Type>,
 }
 
-impl ClaimColumns {
-    fn new(batch: &RecordBatch) -> Result<ClaimColumns> {
-        let column = |i: usize| text(batch.column(i));
-        Ok(ClaimColumns {
-            group: column(0)?,
-            item: column(1)?,
-            pid: column(2)?,
-            serial: column(3)?,
-            report_id: batch.column(4).as_primitive().clone(),
-            tag: column(5)?,
-            utility: batch.column(6).as_boolean().clone(),
-            signature: column(7)?,
-            subscription_id: column(8)?,
-            smart_account: column(9)?,
-            virtual_account: column(10)?,
-            start: seconds_of(batch.column(11))?,
-            end: seconds_of(batch.column(12))?,
-            value: batch.column(13).as_primitive().clone(),
+impl Measurements {
+    fn new(lists: &ListArray) -> Result<Measurements> {
+        let fields = lists.values().as_struct();
+        Ok(Measurements {
+            offsets: lists.offsets().clone(),
+            metric: text(fields.column(0))?,
+            start: seconds_of(fields.column(1))?,
+            end: seconds_of(fields.column(2))?,
+            value: fields.column(3).as_primitive().clone(),
         })
     }
 
-    fn len(&self) -> usize {
-        self.start.len()
-    }
-
-    fn facts(&self, i: usize, report_id: u64) -> ReportFacts {
-        let optional = |array: &StringArray| array.is_valid(i).then(|| array.value(i).to_owned());
-        ReportFacts {
-            udi: Udi::new(self.pid.value(i), self.serial.value(i)),
-            report_id,
-            tag: self.tag.value(i).to_owned(),
-            utility: self.utility.is_valid(i) && self.utility.value(i),
-            verified: self.signature.is_valid(i) && self.signature.value(i) == "verified",
-            subscription_id: optional(&self.subscription_id).unwrap_or_default(),
-            header_account: optional(&self.smart_account).zip(optional(&self.virtual_account)),
-        }
-    }
-}
-
-/// Claims of one group and item under construction. Each report's facts are held once.
-#[derive(Default)]
-struct GroupOfClaims {
-    group: String,
-    item: String,
-    claims: Vec<Claim>,
-    facts: Vec<ReportFacts>,
-    by_report: HashMap<(String, String, u64), usize>,
-}
-
-impl GroupOfClaims {
-    fn is(&self, group: &str, item: &str) -> bool {
-        self.group == group && self.item == item
-    }
-
-    fn start(&mut self, group: &str, item: &str) {
-        group.clone_into(&mut self.group);
-        item.clone_into(&mut self.item);
-    }
-
-    fn push(&mut self, rows: &ClaimColumns, i: usize) {
-        let report_id = u64::try_from(rows.report_id.value(i)).unwrap_or(u64::MAX);
-        let last = self.claims.last().map(|c| c.report).filter(|&last| {
-            let facts = &self.facts[last];
-            facts.report_id == report_id
-                && facts.udi.serial == rows.serial.value(i)
-                && facts.udi.pid == rows.pid.value(i)
-        });
-        let report = last.unwrap_or_else(|| {
-            let key = (rows.pid.value(i).to_owned(), rows.serial.value(i).to_owned(), report_id);
-            *self.by_report.entry(key).or_insert_with(|| {
-                self.facts.push(rows.facts(i, report_id));
-                self.facts.len() - 1
+    /// What a report claims that counts as usage, and touches `[from, to)`.
+    fn usage(
+        &self,
+        report: usize,
+        from: EpochSeconds,
+        to: EpochSeconds,
+    ) -> impl Iterator<Item = Claim> + '_ {
+        let place = |i: i32| usize::try_from(i).unwrap_or(0);
+        (place(self.offsets[report])..place(self.offsets[report + 1]))
+            .filter(move |&i| {
+                self.metric.value(i) == journal::ENTITLEMENT_METRIC
+                    && self.end[i] > from
+                    && self.start[i] < to
+                    && self.value.value(i) > 0
             })
-        });
-        self.claims.push(Claim {
-            start: rows.start[i],
-            end: rows.end[i],
-            value: rows.value.value(i),
-            report,
-        });
-    }
-
-    fn hand_on(&mut self, each: &mut impl FnMut(&str, &[Claim], &[ReportFacts])) {
-        if !self.claims.is_empty() {
-            each(&self.item, &self.claims, &self.facts);
-        }
-        self.claims.clear();
-        self.facts.clear();
-        self.by_report.clear();
+            .map(|i| Claim {
+                start: self.start[i],
+                end: self.end[i],
+                value: self.value.value(i),
+                report: 0,
+            })
     }
 }

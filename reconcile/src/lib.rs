@@ -18,6 +18,8 @@ pub enum ReconcileError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Rate(#[from] core::rate::RateError),
+    #[error("a part of a query was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
     #[error("the ledger holds a line that cannot be read: {0}")]
     Ledger(String),
     #[error("accounts.csv has no account {0}")]

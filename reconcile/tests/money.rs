@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use reconcile::core::adjust::{Ledger, adjust};
 use reconcile::core::attribute::Usage;
 use reconcile::core::charge::{Charges, charges};
+use reconcile::core::claims::{Claims, Group};
 use reconcile::core::reference::{Month, Reference};
 use reconcile::core::timeline::{Claim, ReportFacts, max_join};
 use schemas::book::{Book, TABLES, parse_csv};
 use schemas::ledger::Line;
 use schemas::period::{Moment, Period};
 use schemas::quantity::{amount_text, decimal_text, minor_digits};
-use schemas::udi::Udi;
 
 const CATALOG: &str = "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence
 ADV,Advantage,unenforced,subscription,true,
@@ -50,11 +50,22 @@ const PURCHASES: &str =
     "purchase_id,smart_account,virtual_account,entitlement_tag,quantity,start,end,price_plan\n";
 const PRICES: &str = "price_plan,entitlement_tag,charge,valid_from,measure,tier_mode,tier_up_to,unit_price,package_size,currency\n";
 
+/// What a report says beside its measurement.
+#[derive(Clone, Debug)]
+struct Facts {
+    serial: String,
+    report_id: u64,
+    tag: String,
+    utility: bool,
+    verified: bool,
+    subscription_id: String,
+}
+
 /// One report's claim: serial, tag, start, end, value. The tag ADV is reported in utility mode.
 #[derive(Clone, Debug)]
 struct Claimed {
     group: String,
-    facts: ReportFacts,
+    facts: Facts,
     start: i64,
     end: i64,
     value: i64,
@@ -67,14 +78,13 @@ fn claim(serial: &str, tag: &str, start: &str, end: &str, value: i64) -> Claimed
     };
     Claimed {
         group: serial.to_owned(),
-        facts: ReportFacts {
-            udi: Udi::new("P", serial),
+        facts: Facts {
+            serial: serial.to_owned(),
             report_id: 1,
             tag: tag.to_owned(),
             utility: tag == "ADV",
             verified: true,
             subscription_id: String::new(),
-            header_account: None,
         },
         start: at(start),
         end: at(end),
@@ -88,17 +98,27 @@ fn compute(book: &Book, period: Period, claims: &[Claimed]) -> Charges {
     let months = reference.months(period);
     let utc = Month::new(period, &jiff::tz::TimeZone::UTC).span;
     let mut usage = Usage::new(&reference, &months, utc);
-    let mut groups: BTreeMap<(String, String), (Vec<Claim>, Vec<ReportFacts>)> = BTreeMap::new();
+    let mut all = Claims::default();
     for c in claims {
-        let item = reference.item(&c.facts.tag).to_owned();
-        let (claims, facts) = groups.entry((c.group.clone(), item)).or_default();
-        claims.push(Claim { start: c.start, end: c.end, value: c.value, report: facts.len() });
-        facts.push(c.facts.clone());
+        let item = all.names.text(reference.item(&c.facts.tag));
+        // Groups have numbers of their own; their names here are texts like any other.
+        let group = Group::Several(u64::from(all.names.text(&c.group)));
+        let facts = ReportFacts {
+            report_id: c.facts.report_id,
+            pi: all.names.pi("P", &c.facts.serial).0,
+            tag: all.names.text(&c.facts.tag),
+            subscription: all.names.text(&c.facts.subscription_id),
+            header_account: None,
+            utility: c.facts.utility,
+            verified: c.facts.verified,
+        };
+        let claim = Claim { start: c.start, end: c.end, value: c.value, report: 0 };
+        all.add(group, item, facts, std::iter::once(claim));
     }
-    for ((_, item), (claims, facts)) in &groups {
-        usage.add(item, &max_join(claims, facts), facts);
+    for (item, claims) in all.groups() {
+        usage.add(item, &max_join(claims, &all.facts, &all.names), &all.facts, &all.names);
     }
-    let (steps, exceptions) = (usage.steps, usage.exceptions);
+    let (steps, exceptions) = usage.finish();
     charges(&reference, &months, steps, exceptions).unwrap()
 }
 

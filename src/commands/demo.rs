@@ -71,7 +71,9 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
 }
 
 fn bill(month: Period, lake: &Lake, config: &Config, runtime: &Runtime) -> Result<(), Failure> {
-    let ran = runtime.block_on(run::reconcile(lake, month, None, false, &|| config.now()))?;
+    let cache_dir = lake.cache_dir(&config.cache_dir);
+    let clock = || config.now();
+    let ran = runtime.block_on(run::reconcile(lake, &cache_dir, month, None, false, &clock))?;
     heading(&format!("3. The statement of {month}: consumed beyond what was purchased"));
     ledger::print_lines(&runtime.block_on(run::statement(lake, month))?, config)?;
     heading(&format!(

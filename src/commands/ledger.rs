@@ -37,10 +37,12 @@ pub fn reconcile(
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
+    let cache_dir = lake.cache_dir(&config.cache_dir);
     let (mut lines, mut exceptions) = (Vec::new(), Vec::new());
     for period in periods {
+        let clock = || config.now();
         let ran =
-            runtime.block_on(run::reconcile(&lake, *period, account, dry_run, &|| config.now()));
+            runtime.block_on(run::reconcile(&lake, &cache_dir, *period, account, dry_run, &clock));
         let ran = match ran {
             Err(error @ ReconcileError::NoAccount(_)) => return Err(Failure::Usage(error.into())),
             other => other.with_context(|| format!("cannot reconcile {period}"))?,

@@ -54,8 +54,10 @@ pub fn retry(reason: Option<&str>, config: &Config, runtime: &Runtime) -> Result
     let cache_dir = lake.cache_dir(Path::new(&config.cache_dir));
     let mut index = runtime.block_on(Index::open(&cache_dir, &journal))?;
     let handle = runtime.handle();
-    let found = take_up(handle, &mut journal, &mut index, &judging, reasons.as_ref(), &mut |_| ())
-        .context("the retry stopped; what was judged again stays, run it again to go on")?;
+    let (reasons, mut quietly) = (reasons.as_ref(), |_: &_| ());
+    let found =
+        take_up(handle, &mut journal, &mut index, &judging, reasons, &mut quietly, &|| true)
+            .context("the retry stopped; what was judged again stays, run it again to go on")?;
     let line = |name: &str, n: u64| vec![name.to_owned(), n.to_string()];
     let still = found.judged - found.accepted - found.duplicate;
     output::rows(

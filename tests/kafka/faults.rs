@@ -24,7 +24,7 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
     drop(brokers());
     let port = 19192;
     broker("up", port);
-    let (reports, down) = if long() { ("50000", 60) } else { ("5000", 8) };
+    let (reports, down) = if long() { ("50000", 60) } else { ("5000", 20) };
     let stand = Stand::at(format!("127.0.0.1:{port}"));
     let half: u64 = reports.parse().unwrap();
     let received = || stand.dispositions().values().sum::<u64>();

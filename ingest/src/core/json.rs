@@ -85,6 +85,31 @@ pub enum Scalar<'a> {
 #[derive(Default)]
 pub struct Seen(u32);
 
+/// Bytes that no string holds as they are: its quote, the backslash, control characters.
+fn ends_plain_text(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// How many bytes come before one that ends plain text; `None` if none does. Eight at a time: a report
+/// is read through twice, and most of it is strings.
+fn plain_text(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    // The lowest marked byte is right; a borrow can only mark bytes above it.
+    let below = |word: u64, bound: u8| word.wrapping_sub(LOW * u64::from(bound)) & !word & HIGH;
+    let is = |word: u64, byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
+        if found != 0 {
+            return Some(8 * i + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    let at = rest.iter().position(|b| ends_plain_text(*b))?;
+    Some(bytes.len() - rest.len() + at)
+}
+
 pub struct Reader<'a> {
     text: &'a str,
     bytes: &'a [u8],
@@ -382,15 +407,18 @@ impl<'a> Reader<'a> {
         let start = self.pos;
         let mut escaped = false;
         loop {
-            match self.bytes.get(self.pos) {
-                Some(b'"') => break,
-                Some(b'\\') => {
+            let Some(plain) = plain_text(&self.bytes[self.pos..]) else {
+                self.pos = self.bytes.len();
+                return self.fault(FaultKind::Incomplete);
+            };
+            self.pos += plain;
+            match self.bytes[self.pos] {
+                b'"' => break,
+                b'\\' => {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0..=0x1f) => return self.syntax("a control character in a string"),
-                Some(_) => self.pos += 1,
-                None => return self.fault(FaultKind::Incomplete),
+                _ => return self.syntax("a control character in a string"),
             }
         }
         // Both ends stand next to an ASCII quote, so the slice is on character boundaries.
@@ -454,11 +482,13 @@ impl<'a> Reader<'a> {
 fn unescape(raw: &str) -> Option<String> {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
+    // Raw text has neither quotes nor control characters: the next of them is a backslash.
+    while let Some(at) = plain_text(rest.as_bytes()) {
         out.push_str(&rest[..at]);
         let code = rest.as_bytes()[at + 1];
         rest = &rest[at + 2..];
         out.push(match code {
+            b'"' => '"',
             b'b' => '\u{8}',
             b'f' => '\u{c}',
             b'n' => '\n',

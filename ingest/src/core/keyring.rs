@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::signature::ParsedPublicKey;
 use schemas::book::TrustCode;
 use schemas::key::{Algorithm, parse_public_key};
@@ -21,6 +22,13 @@ pub enum Verdict {
     NotValidThen,
 }
 
+/// What was signed: the exact bytes, and their digest.
+#[derive(Clone, Copy)]
+pub struct Signed<'a> {
+    pub message: &'a [u8],
+    pub sha256: &'a [u8; 32],
+}
+
 /// A public key, parsed when it is first used and kept parsed.
 struct Key {
     algorithm: Algorithm,
@@ -29,11 +37,16 @@ struct Key {
 }
 
 impl Key {
-    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.parsed
-            .get_or_init(|| parse_public_key(self.algorithm, &self.spki_base64).ok())
-            .as_ref()
-            .is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    fn verifies(&self, signed: Signed<'_>, signature: &[u8]) -> bool {
+        let parsed =
+            self.parsed.get_or_init(|| parse_public_key(self.algorithm, &self.spki_base64).ok());
+        let Some(key) = parsed else { return false };
+        match self.algorithm {
+            Algorithm::EdDsa => key.verify_sig(signed.message, signature).is_ok(),
+            // Both sign the SHA-256 of the message, which is known already.
+            Algorithm::Rs256 | Algorithm::Es256 => Digest::import_less_safe(signed.sha256, &SHA256)
+                .is_ok_and(|digest| key.verify_digest_sig(&digest, signature).is_ok()),
+        }
     }
 }
 
@@ -86,7 +99,7 @@ impl Keyring {
         &self,
         signer: &Udi,
         algorithm: Algorithm,
-        message: &[u8],
+        signed: Signed<'_>,
         signature: Option<&[u8]>,
         at: EpochSeconds,
     ) -> Verdict {
@@ -100,7 +113,7 @@ impl Keyring {
         for code in codes.iter().filter(|c| c.key.algorithm == algorithm) {
             let in_force = code.valid_from <= at && at < code.valid_to;
             // A code that could not change the verdict need not be tried.
-            if (in_force || verdict == Verdict::Invalid) && code.key.verifies(message, signature) {
+            if (in_force || verdict == Verdict::Invalid) && code.key.verifies(signed, signature) {
                 if in_force {
                     return Verdict::Verified;
                 }

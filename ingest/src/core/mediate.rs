@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use schemas::disposition::{Disposition, Reason, SignaturePolicy, SignatureStatus};
 use schemas::key::Algorithm;
 
-use super::keyring::{Keyring, Verdict};
+use super::keyring::{Keyring, Signed, Verdict};
 use super::report::{DecodedReport, Judged, RefusedReport, Signer};
 
 /// The settings by which reports are judged.
@@ -84,10 +84,10 @@ pub fn check_origin(
     }
     match &report.signer {
         Signer::Reporter => None,
-        Signer::Named(udi) if *udi == report.udi || report.readings.ha_udi.contains(udi) => None,
+        Signer::Named(udi) if udi == report.udi() || report.readings.ha_udi.contains(udi) => None,
         Signer::Named(udi) => Some((
             Reason::UdiMismatch,
-            format!("{udi} signed, but the report is of {} and its group", report.udi),
+            format!("{udi} signed, but the report is of {} and its group", report.udi()),
         )),
         Signer::Unreadable => {
             Some((Reason::UdiMismatch, "the signature's sudi names no device".to_owned()))
@@ -122,10 +122,11 @@ pub fn check_signature(report: &DecodedReport, keyring: &Keyring, rules: &Rules)
     };
     let signer = match &report.signer {
         Signer::Named(udi) => udi,
-        Signer::Reporter | Signer::Unreadable => &report.udi,
+        Signer::Reporter | Signer::Unreadable => report.udi(),
     };
     let value = decode_base64(&signature.value);
-    match keyring.verify(signer, algorithm, message, value.as_deref(), report.last_end) {
+    let signed = Signed { message, sha256: &report.payload_sha256 };
+    match keyring.verify(signer, algorithm, signed, value.as_deref(), report.last_end) {
         Verdict::Verified => Checked::Status(SignatureStatus::Verified),
         Verdict::TrustUnknown => Checked::Suspend(Reason::TrustUnknown),
         Verdict::Invalid => Checked::Suspend(Reason::SignatureInvalid),

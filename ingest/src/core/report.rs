@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use schemas::disposition::{Disposition, Reason, SignatureStatus};
+use schemas::journal::ENTITLEMENT_METRIC;
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
 /// Where a report was found: the input, and its place in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// A path, or a path and the archive member (`a.tar.gz!b.tar.gz!dev_1.txt`).
-    pub source: String,
+    pub source: Arc<str>,
     /// Number of the report in its input, from 0; of a Kafka record, its offset.
     pub offset: u64,
 }
@@ -46,9 +47,36 @@ pub struct Arrival {
     pub received_at: EpochSeconds,
 }
 
+/// What a measurement is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// The only one that counts as usage (contract 1.2).
+    Entitlement,
+    Other(String),
+}
+
+impl Metric {
+    #[must_use]
+    pub fn new(name: &str) -> Metric {
+        if name == ENTITLEMENT_METRIC {
+            Metric::Entitlement
+        } else {
+            Metric::Other(name.to_owned())
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Metric::Entitlement => ENTITLEMENT_METRIC,
+            Metric::Other(name) => name,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measurement {
-    pub metric: String,
+    pub metric: Metric,
     pub start: EpochSeconds,
     pub end: EpochSeconds,
     pub value: i64,
@@ -73,9 +101,7 @@ impl Readings {
     /// The first start and the last end of the measurements that count as usage.
     #[must_use]
     pub fn usage_span(&self) -> Option<(EpochSeconds, EpochSeconds)> {
-        let usage = || {
-            self.measurements.iter().filter(|m| m.metric == schemas::journal::ENTITLEMENT_METRIC)
-        };
+        let usage = || self.measurements.iter().filter(|m| m.metric == Metric::Entitlement);
         Some((usage().map(|m| m.start).min()?, usage().map(|m| m.end).max()?))
     }
 }
@@ -101,7 +127,6 @@ pub enum Signer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedReport {
     pub readings: Readings,
-    pub udi: Udi,
     pub report_id: u64,
     pub payload_sha256: [u8; 32],
     /// The signed bytes; `None` for an object payload, which cannot be checked.
@@ -109,6 +134,14 @@ pub struct DecodedReport {
     pub signer: Signer,
     pub signature: Option<OuterSignature>,
     pub last_end: EpochSeconds,
+}
+
+impl DecodedReport {
+    /// The reporting PI.
+    #[must_use]
+    pub fn udi(&self) -> &Udi {
+        self.readings.udi.as_ref().unwrap_or_else(|| unreachable!("decoded without its PI"))
+    }
 }
 
 /// A report that cannot be taken further, with what could be read of it.

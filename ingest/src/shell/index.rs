@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type};
+use aws_lc_rs::digest::{Context, SHA256};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use fjall::config::{
     BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PinningPolicy,
@@ -26,6 +27,13 @@ use crate::core::mediate::Probe;
 const CACHE_BYTES: u64 = 4 << 20;
 /// The memtable of a keyspace goes to disk at this size.
 const MEMTABLE_BYTES: u64 = 4 << 20;
+/// The store's own journal, read again when it is opened; the smallest that the store takes.
+const STORE_JOURNAL_BYTES: u64 = 64 << 20;
+/// Bytes of a payload's digest that are held: two payloads that agree in them are beyond anybody's
+/// reach, and the index stays small.
+const DIGEST_BYTES_HELD: usize = 16;
+/// How entries are laid out; an index of another layout is built anew.
+const LAYOUT: &[u8] = b"key20 digest16:";
 const BATCH_ENTRIES: usize = 20_000;
 /// Processes that may have an index of one lake on one machine.
 const PROCESSES_MAX: u32 = 64;
@@ -60,9 +68,10 @@ pub enum IndexError {
 
 type Result<T, E = IndexError> = std::result::Result<T, E>;
 
-/// Identity of a report, as the key of the index: the parts, each ended by its length.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ReportKey(Vec<u8>);
+/// Identity of a report, as the key of the index: a digest of its device, then its id. So keys are
+/// short, and those of one device lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReportKey([u8; 20]);
 
 impl ReportKey {
     #[must_use]
@@ -71,13 +80,16 @@ impl ReportKey {
     }
 
     fn from_parts(pid: &str, serial: &str, report_id: u64) -> Self {
-        // Lengths stand behind the texts, so that keys of one device lie together.
-        let mut key = Vec::with_capacity(pid.len() + serial.len() + 12);
-        key.extend_from_slice(pid.as_bytes());
-        key.extend_from_slice(serial.as_bytes());
-        key.extend_from_slice(&(pid.len() as u16).to_be_bytes());
-        key.extend_from_slice(&(serial.len() as u16).to_be_bytes());
-        key.extend_from_slice(&report_id.to_be_bytes());
+        // The length keeps the two parts apart. Who would want two devices to agree in 96 bits of
+        // SHA-256 can find a pair of names at the cost of 2^48 tries, and then stands in the way of
+        // nobody else; the store holds keys of 20 bytes without an allocation of their own.
+        let mut context = Context::new(&SHA256);
+        context.update(&(pid.len() as u64).to_be_bytes());
+        context.update(pid.as_bytes());
+        context.update(serial.as_bytes());
+        let mut key = [0; 20];
+        key[..12].copy_from_slice(&context.finish().as_ref()[..12]);
+        key[12..].copy_from_slice(&report_id.to_be_bytes());
         ReportKey(key)
     }
 }
@@ -144,6 +156,7 @@ impl Index {
         std::fs::create_dir_all(path).map_err(|e| failed(e.into()))?;
         let database = Database::builder(path)
             .cache_size(CACHE_BYTES)
+            .max_journaling_size(STORE_JOURNAL_BYTES)
             .worker_threads(1)
             .open()
             .map_err(failed)?;
@@ -183,7 +196,8 @@ impl Index {
         };
         let id = journal.id()?;
         let version = state
-            .strip_prefix(id.as_bytes())
+            .strip_prefix(LAYOUT)
+            .and_then(|rest| rest.strip_prefix(id.as_bytes()))
             .and_then(|rest| rest.try_into().ok())
             .map(u64::from_be_bytes);
         Ok(version.filter(|v| *v <= journal.version()))
@@ -246,10 +260,10 @@ impl Index {
     /// # Errors
     /// If the index cannot be read.
     pub fn probe(&self, key: &ReportKey, digest: &Digest) -> Result<Probe> {
-        let held = self.reports.get(&key.0).map_err(|e| self.failed(e))?;
+        let held = self.reports.get(key.0).map_err(|e| self.failed(e))?;
         Ok(match held {
             None => Probe::New,
-            Some(held) if *held == digest[..] => Probe::Duplicate,
+            Some(held) if *held == digest[..DIGEST_BYTES_HELD] => Probe::Duplicate,
             Some(_) => Probe::Conflict,
         })
     }
@@ -263,7 +277,8 @@ impl Index {
         accepted: impl Iterator<Item = (ReportKey, Digest)>,
         journal: &Table,
     ) -> Result<()> {
-        let mut at = journal.id()?.into_bytes();
+        let mut at = LAYOUT.to_vec();
+        at.extend_from_slice(journal.id()?.as_bytes());
         at.extend_from_slice(&journal.version().to_be_bytes());
         self.insert(accepted, Some(at))?;
         self.version = journal.version();
@@ -277,7 +292,7 @@ impl Index {
     ) -> Result<()> {
         let mut batch = self.database.batch();
         for (key, digest) in entries {
-            batch.insert(&self.reports, key.0, digest);
+            batch.insert(&self.reports, key.0, &digest[..DIGEST_BYTES_HELD]);
             if at.is_none() && batch.len() >= BATCH_ENTRIES {
                 std::mem::replace(&mut batch, self.database.batch())
                     .commit()

@@ -6,7 +6,7 @@
 //! judged again, from the bytes in the rows themselves.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -90,6 +90,9 @@ impl Summary {
     }
 }
 
+/// Reports that are decoded and verified on all cores while those before them are concluded.
+const REPORTS_TOGETHER: usize = 128;
+
 /// Reports accepted in rows that are not durable yet.
 pub type Fresh = HashMap<ReportKey, Digest>;
 
@@ -147,49 +150,63 @@ impl Gathered {
         in_commit: Option<&Fresh>,
     ) -> Result<()> {
         self.judged_by.get_or_insert(index.foreign());
-        let mut decoded: Vec<Decoded> =
-            arrivals.par_iter().map(|arrival| decode_one(arrival, judging)).collect();
-        for one in &mut decoded {
-            if let Decoded::Good { report, key, probe, .. } = one {
-                let digest = &report.payload_sha256;
-                let held = self.fresh.get(key).or_else(|| in_commit.and_then(|c| c.get(key)));
-                *probe = match held {
-                    Some(held) => known(held, digest),
-                    None => index.probe(key, digest)?,
-                };
+        let fresh = RwLock::new(std::mem::take(&mut self.fresh));
+        let prepare = |arrivals: &[Arrival]| -> Result<Vec<Decoded>> {
+            arrivals
+                .par_iter()
+                .map(|arrival| prepare_one(arrival, judging, index, &fresh, in_commit))
+                .collect()
+        };
+        let mut parts = arrivals.chunks(REPORTS_TOGETHER);
+        let mut ready: Option<(&[Arrival], Vec<Decoded>)> = None;
+        loop {
+            let next = parts.next();
+            let before = ready.take();
+            let (concluded, prepared) = rayon::join(
+                || match before {
+                    Some((arrivals, decoded)) => self.conclude(arrivals, decoded, &fresh),
+                    None => Ok(()),
+                },
+                || next.map(prepare).transpose(),
+            );
+            concluded?;
+            ready = next.zip(prepared?);
+            if ready.is_none() {
+                break;
             }
         }
-        decoded.par_iter_mut().for_each(|one| {
-            if let Decoded::Good { report, probe: Probe::New | Probe::Conflict, checked, .. } = one
-            {
-                *checked = Some(check_signature(report, &judging.keyring, &judging.rules));
-            }
-        });
-        for (arrival, one) in arrivals.iter().zip(decoded) {
-            self.conclude(arrival, one)?;
-        }
+        self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(())
     }
 
-    /// Gives a report its disposition and makes it a row.
-    fn conclude(&mut self, arrival: &Arrival, decoded: Decoded) -> Result<()> {
-        let (judged, readings) = match decoded {
-            Decoded::Refused(refused) => (suspend(&refused), refused.readings),
-            Decoded::Good { report, key, probe, checked } => {
-                // A copy that stood before it among these very reports may have been accepted.
-                let probe = match self.fresh.get(&key) {
-                    Some(held) => known(held, &report.payload_sha256),
-                    None => probe,
-                };
-                let judged = judge(probe, checked);
-                if judged.disposition == Disposition::Accepted {
-                    self.fresh.insert(key, report.payload_sha256);
+    /// Gives reports their dispositions, one after the other, and makes them rows.
+    fn conclude(
+        &mut self,
+        arrivals: &[Arrival],
+        decoded: Vec<Decoded>,
+        fresh: &RwLock<Fresh>,
+    ) -> Result<()> {
+        for (arrival, decoded) in arrivals.iter().zip(decoded) {
+            let (judged, readings) = match decoded {
+                Decoded::Refused(refused) => (suspend(&refused), refused.readings),
+                Decoded::Good { report, key, probe, checked } => {
+                    // A copy that stood before it may have been accepted since it was looked up.
+                    let probe = match read(fresh).get(&key) {
+                        Some(held) => known(held, &report.payload_sha256),
+                        None => probe,
+                    };
+                    let judged = judge(probe, checked);
+                    if judged.disposition == Disposition::Accepted {
+                        let mut fresh = fresh.write().unwrap_or_else(PoisonError::into_inner);
+                        fresh.insert(key, report.payload_sha256);
+                    }
+                    (judged, report.readings)
                 }
-                (judged, report.readings)
-            }
-        };
-        self.summary.count(&judged);
-        Ok(self.rows.push(&Row { arrival, readings: &readings, judged: &judged })?)
+            };
+            self.summary.count(&judged);
+            self.rows.push(&Row { arrival, readings: &readings, judged: &judged })?;
+        }
+        Ok(())
     }
 
     /// The rows as a batch; nothing is left.
@@ -232,6 +249,34 @@ impl Batch {
     }
 }
 
+/// Nothing panics while it holds the lock: what a poisoned one holds is whole.
+fn read(fresh: &RwLock<Fresh>) -> RwLockReadGuard<'_, Fresh> {
+    fresh.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Everything about one report but its disposition.
+fn prepare_one(
+    arrival: &Arrival,
+    judging: &Judging,
+    index: &Index,
+    fresh: &RwLock<Fresh>,
+    in_commit: Option<&Fresh>,
+) -> Result<Decoded> {
+    let mut decoded = decode_one(arrival, judging);
+    if let Decoded::Good { report, key, probe, checked } = &mut decoded {
+        let digest = &report.payload_sha256;
+        let held = read(fresh).get(key).copied();
+        *probe = match held.as_ref().or_else(|| in_commit?.get(key)) {
+            Some(held) => known(held, digest),
+            None => index.probe(key, digest)?,
+        };
+        if *probe != Probe::Duplicate {
+            *checked = Some(check_signature(report, &judging.keyring, &judging.rules));
+        }
+    }
+    Ok(decoded)
+}
+
 fn known(held: &Digest, digest: &Digest) -> Probe {
     if held == digest { Probe::Duplicate } else { Probe::Conflict }
 }
@@ -250,7 +295,7 @@ fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
         Ok(report) => match check_origin(&report, delivery.collector.as_deref(), &judging.rules) {
             Some((reason, detail)) => refuse(reason, detail, report.readings),
             None => Decoded::Good {
-                key: ReportKey::new(&report.udi, report.report_id),
+                key: ReportKey::new(report.udi(), report.report_id),
                 report: Box::new(report),
                 probe: Probe::New,
                 checked: None,
@@ -306,7 +351,7 @@ pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>
             Ok(Arrival {
                 raw: RawReport {
                     position: Position {
-                        source: owned(sources, i).unwrap_or_default(),
+                        source: Arc::from(if sources.is_valid(i) { sources.value(i) } else { "" }),
                         offset: u64::try_from(offsets.value(i)).unwrap_or_default(),
                     },
                     text: raw.value(i).to_vec(),

@@ -147,7 +147,7 @@ impl Rows {
 
     fn push_measurements(&mut self, measurements: &[Measurement]) -> Result<(), ArrowError> {
         for m in measurements {
-            self.metric.append_value(&m.metric);
+            self.metric.append_value(m.metric.as_str());
             self.start.push(micros(m.start));
             self.end.push(micros(m.end));
             self.value.append_value(m.value);
@@ -220,9 +220,10 @@ impl Rows {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
-        .map(char::from)
-        .collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }

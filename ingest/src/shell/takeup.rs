@@ -12,7 +12,8 @@ use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use futures::StreamExt as _;
 use lake::{Appended, LakeError, Table};
 use schemas::disposition::{Disposition, Reason};
 use schemas::journal::{self, SCHEMA};
@@ -56,10 +57,13 @@ pub enum TakeUpError {
 
 type Result<T, E = TakeUpError> = std::result::Result<T, E>;
 
+/// Files that are looked at in one reading.
+const FILES_TOGETHER: usize = 64;
+
 /// Judges the suspended reports of some reasons again; of `None`, all.
 ///
 /// No commit of this process may be under way on the journal. `changed` is told of rows that have another
-/// disposition or reason, when that is durable.
+/// disposition or reason, when that is durable. `go_on` is asked between files.
 ///
 /// # Errors
 /// If the store or the index fails; what was exchanged stays.
@@ -70,6 +74,7 @@ pub fn take_up(
     judging: &Judging,
     reasons: Option<&BTreeSet<Reason>>,
     changed: &mut dyn FnMut(&RecordBatch),
+    go_on: &dyn Fn() -> bool,
 ) -> Result<TakenUp> {
     let mut total = TakenUp::default();
     let suspended = format!("{}={}/", journal::PARTITION_COLUMN, Disposition::Suspended.as_str());
@@ -77,39 +82,77 @@ pub fn take_up(
     let mut done: BTreeSet<String> = BTreeSet::new();
     // After every commit, of ours or another's, the files are those of a newer version.
     'version: loop {
-        for file in runtime.block_on(journal.files())? {
-            if !file.starts_with(&suspended) || done.contains(&file) {
+        let mut files = runtime.block_on(journal.files())?;
+        files.retain(|file| file.starts_with(&suspended) && !done.contains(file));
+        for together in files.chunks(FILES_TOGETHER) {
+            if !go_on() {
+                return Ok(total);
+            }
+            // Most of them keep every reason that they have, and one reading tells.
+            let unchanged = judge_together(journal, together, index, judging, reasons);
+            if let Some(judged) = runtime.block_on(unchanged)? {
+                total.judged += judged;
+                done.extend(together.iter().cloned());
                 continue;
             }
-            // Most files hold none of these reasons, and one column tells.
-            let reason = runtime.block_on(read_file(journal, &file, &["reason"]))?;
-            if reasons_wanted(&reason, reasons)?.true_count() == 0 {
-                done.insert(file);
-                continue;
+            for file in together {
+                if !go_on() {
+                    return Ok(total);
+                }
+                let rows = runtime.block_on(read_file(journal, file, &names))?;
+                let Some(exchange) = judge_rows(&rows, index, judging, reasons, &mut total)? else {
+                    done.insert(file.clone());
+                    continue;
+                };
+                let exchanged = runtime
+                    .block_on(journal.exchange(std::slice::from_ref(file), &[exchange.rows]))?;
+                if matches!(exchanged, Appended::Committed(_)) {
+                    index.record(exchange.fresh.into_iter(), journal)?;
+                    // Rows that wait for a commit were judged without these reports.
+                    index.learned();
+                    total.accepted += exchange.found.accepted;
+                    total.duplicate += exchange.found.duplicate;
+                    total.other_reason += exchange.found.other_reason;
+                    changed(&exchange.changed);
+                } else {
+                    runtime.block_on(journal.refresh())?;
+                    runtime.block_on(index.catch_up(journal))?;
+                }
+                continue 'version;
             }
-            let rows = runtime.block_on(read_file(journal, &file, &names))?;
-            let Some(exchange) = judge_file(&rows, index, judging, reasons, &mut total)? else {
-                done.insert(file);
-                continue;
-            };
-            let exchanged = runtime
-                .block_on(journal.exchange(std::slice::from_ref(&file), &[exchange.rows]))?;
-            if matches!(exchanged, Appended::Committed(_)) {
-                index.record(exchange.fresh.into_iter(), journal)?;
-                // Rows that wait for a commit were judged without these reports.
-                index.learned();
-                total.accepted += exchange.found.accepted;
-                total.duplicate += exchange.found.duplicate;
-                total.other_reason += exchange.found.other_reason;
-                changed(&exchange.changed);
-            } else {
-                runtime.block_on(journal.refresh())?;
-                runtime.block_on(index.catch_up(journal))?;
-            }
-            continue 'version;
         }
         return Ok(total);
     }
+}
+
+/// How many reports of some files were judged again, if none of them comes to anything else than
+/// before; `None` at the first that does.
+async fn judge_together(
+    journal: &Table,
+    files: &[String],
+    index: &Index,
+    judging: &Judging,
+    reasons: Option<&BTreeSet<Reason>>,
+) -> Result<Option<u64>> {
+    let read = |e| TakeUpError::Read(Box::new(e));
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let provider = journal.provider_of_files(&session, files.to_vec()).await?;
+    let mut rows = session.read_table(provider).map_err(read)?;
+    if let Some(reasons) = reasons {
+        let words = reasons.iter().map(|reason| lit(reason.as_str())).collect();
+        rows = rows.filter(col("reason").in_list(words, false)).map_err(read)?;
+    }
+    let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
+    let rows = rows.select_columns(&names).map_err(read)?;
+    let mut rows = rows.execute_stream().await.map_err(read)?;
+    let mut judged = TakenUp::default();
+    while let Some(batch) = rows.next().await {
+        let batch = in_types_of(&SCHEMA, &batch.map_err(read)?)?;
+        if judge_rows(&batch, index, judging, reasons, &mut judged)?.is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(judged.judged))
 }
 
 struct Exchange {
@@ -120,8 +163,8 @@ struct Exchange {
     found: TakenUp,
 }
 
-/// The rows that take the place of a file's, or `None` if nothing changes.
-fn judge_file(
+/// What takes the place of rows, or `None` if nothing changes.
+fn judge_rows(
     rows: &RecordBatch,
     index: &Index,
     judging: &Judging,

@@ -231,7 +231,7 @@ impl JournalWriter {
         }
         failpoint::here("before-index");
         let batch = running.commit.batch;
-        let known = batch.fresh.iter().map(|(key, digest)| (key.clone(), *digest));
+        let known = batch.fresh.iter().map(|(key, digest)| (*key, *digest));
         self.index.record(known, &self.journal)?;
         failpoint::here("after-index");
         self.commits += 1;

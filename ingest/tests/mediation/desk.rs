@@ -141,7 +141,7 @@ impl Mediation {
                 signature: None,
             };
         }
-        let key = (report.udi.to_string(), report.report_id);
+        let key = (report.udi().to_string(), report.report_id);
         let probe = match self.known.get(&key) {
             None => Probe::New,
             Some(held) if *held == report.payload_sha256 => Probe::Duplicate,

@@ -1,12 +1,14 @@
 //! Whose usage it is: account, pool and subscription of what wins at an instant (contract 3.3, 3.4),
 //! or the exception that it is (contract 3.10).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemas::book::Span;
 use schemas::ledger::Pool;
 use schemas::period::EpochSeconds;
+use schemas::udi::Udi;
 
+use super::claims::Names;
 use super::reference::{Month, Reference};
 use super::timeline::{ReportFacts, Won};
 
@@ -28,6 +30,14 @@ impl ExceptionReason {
             ExceptionReason::SubscriptionUnknown => "subscription-unknown",
             ExceptionReason::PriceUnknown => "price-unknown",
         }
+    }
+
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        use ExceptionReason as R;
+        [R::NotInCatalog, R::AccountUnknown, R::SubscriptionUnknown, R::PriceUnknown]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
     }
 }
 
@@ -66,8 +76,11 @@ pub struct Usage<'r, 'b> {
     months: &'r [Month],
     /// The month in UTC, for usage whose account is not known.
     utc: Span,
-    pub steps: BTreeMap<UsageKey, Vec<Step>>,
-    pub exceptions: Exceptions,
+    keys: HashMap<UsageKey, usize>,
+    steps: Vec<Vec<Step>>,
+    /// The key that was used last: one stretch of a device follows the other.
+    last: Option<(UsageKey, usize)>,
+    exceptions: Exceptions,
 }
 
 /// Steps of one key are summed up when there are this many more of them.
@@ -76,14 +89,54 @@ const STEPS_COMPACT: usize = 1 << 16;
 impl<'r, 'b> Usage<'r, 'b> {
     #[must_use]
     pub fn new(reference: &'r Reference<'b>, months: &'r [Month], utc: Span) -> Self {
-        Usage { reference, months, utc, steps: BTreeMap::new(), exceptions: Exceptions::new() }
+        Usage {
+            reference,
+            months,
+            utc,
+            keys: HashMap::new(),
+            steps: Vec::new(),
+            last: None,
+            exceptions: Exceptions::new(),
+        }
+    }
+
+    /// The steps of each key, and what could not be attributed.
+    #[must_use]
+    pub fn finish(self) -> (BTreeMap<UsageKey, Vec<Step>>, Exceptions) {
+        let mut steps = self.steps;
+        let by_key =
+            self.keys.into_iter().map(|(key, i)| (key, std::mem::take(&mut steps[i]))).collect();
+        (by_key, self.exceptions)
+    }
+
+    /// Adds all of another part of the same period.
+    pub fn merge(&mut self, mut other: Usage<'r, 'b>) {
+        for (key, i) in other.keys {
+            let mut more = std::mem::take(&mut other.steps[i]);
+            let at = *self.keys.entry(key).or_insert_with(|| {
+                self.steps.push(Vec::new());
+                self.steps.len() - 1
+            });
+            let steps = &mut self.steps[at];
+            if steps.is_empty() {
+                *steps = more
+            } else {
+                steps.append(&mut more)
+            }
+            if steps.len() >= STEPS_COMPACT {
+                compact(steps);
+            }
+        }
+        for (key, seconds) in other.exceptions {
+            *self.exceptions.entry(key).or_default() += seconds;
+        }
     }
 
     /// Adds what one group used of one item.
-    pub fn add(&mut self, item: &str, won: &[Won], facts: &[ReportFacts]) {
+    pub fn add(&mut self, item: &str, won: &[Won], facts: &[ReportFacts], names: &Names) {
         for stretch in won {
-            let report = &facts[stretch.report];
-            if self.reference.catalog_entry(&report.tag).is_none() {
+            let report = Named { facts: &facts[stretch.report], names };
+            if self.reference.catalog_entry(report.tag()).is_none() {
                 self.except(None, "", item, ExceptionReason::NotInCatalog, stretch);
                 continue;
             }
@@ -92,13 +145,12 @@ impl<'r, 'b> Usage<'r, 'b> {
     }
 
     /// Splits a stretch by the account that held its PI.
-    fn by_account(&mut self, item: &str, stretch: &Won, report: &ReportFacts) {
+    fn by_account(&mut self, item: &str, stretch: &Won, report: Named<'_>) {
         let from_headers = report
-            .header_account
-            .as_ref()
+            .header_account()
             .and_then(|(smart, virtual_)| self.reference.account(smart, virtual_));
         let reference = self.reference;
-        let spans = reference.holders(&report.udi).iter().map(|(span, account)| (*span, *account));
+        let spans = reference.holders(report.udi()).iter().map(|(span, account)| (*span, *account));
         for (part, account) in split(stretch, spans) {
             match account.or(from_headers) {
                 Some(account) => self.by_subscription(item, &part, report, account),
@@ -108,40 +160,23 @@ impl<'r, 'b> Usage<'r, 'b> {
     }
 
     /// Splits a stretch of one account into pools: post-paid by the subscription in force.
-    fn by_subscription(&mut self, item: &str, stretch: &Won, report: &ReportFacts, account: usize) {
+    fn by_subscription(&mut self, item: &str, stretch: &Won, report: Named<'_>, account: usize) {
         let reference = self.reference;
-        let postpaid = report.utility
-            && reference.catalog_entry(&report.tag).is_some_and(|c| c.postpaid_allowed);
+        let postpaid = report.facts.utility
+            && reference.catalog_entry(report.tag()).is_some_and(|c| c.postpaid_allowed);
         if !postpaid {
-            self.used(
-                UsageKey {
-                    account,
-                    pool: Pool::Prepaid,
-                    subscription_id: String::new(),
-                    item: item.to_owned(),
-                },
-                stretch,
-                report,
-            );
+            self.used((account, Pool::Prepaid, "", item), stretch, report);
             return;
         }
-        let named = report.subscription_id.as_str();
+        let named = report.subscription();
         let in_force = reference
-            .subscriptions_of_tag(account, &report.tag)
+            .subscriptions_of_tag(account, report.tag())
             .iter()
             .filter(|s| named.is_empty() || s.id == named)
             .map(|s| (s.valid, s.id.as_str()));
         for (part, subscription) in split(stretch, in_force) {
             match subscription {
-                Some(id) => {
-                    let key = UsageKey {
-                        account,
-                        pool: Pool::Postpaid,
-                        subscription_id: id.to_owned(),
-                        item: item.to_owned(),
-                    };
-                    self.used(key, &part, report);
-                }
+                Some(id) => self.used((account, Pool::Postpaid, id, item), &part, report),
                 None => self.except(
                     Some(account),
                     named,
@@ -153,15 +188,43 @@ impl<'r, 'b> Usage<'r, 'b> {
         }
     }
 
-    fn used(&mut self, key: UsageKey, stretch: &Won, report: &ReportFacts) {
-        let Some((start, end)) = clip(stretch, self.months[key.account].span) else { return };
-        let steps = self.steps.entry(key).or_default();
-        let verified = if report.verified { stretch.value } else { 0 };
+    fn used(&mut self, key: (usize, Pool, &str, &str), stretch: &Won, report: Named<'_>) {
+        let Some((start, end)) = clip(stretch, self.months[key.0].span) else { return };
+        let at = self.place_of(key);
+        let steps = &mut self.steps[at];
+        let verified = if report.facts.verified { stretch.value } else { 0 };
         steps.push(Step { at: start, usage: stretch.value, verified });
         steps.push(Step { at: end, usage: -stretch.value, verified: -verified });
         if steps.len() >= STEPS_COMPACT && steps.len().is_power_of_two() {
             compact(steps);
         }
+    }
+
+    /// Where the steps of a key stand.
+    fn place_of(
+        &mut self,
+        (account, pool, subscription_id, item): (usize, Pool, &str, &str),
+    ) -> usize {
+        if let Some((last, at)) = &self.last
+            && last.account == account
+            && last.pool == pool
+            && last.subscription_id == subscription_id
+            && last.item == item
+        {
+            return *at;
+        }
+        let key = UsageKey {
+            account,
+            pool,
+            subscription_id: subscription_id.to_owned(),
+            item: item.to_owned(),
+        };
+        let at = *self.keys.entry(key.clone()).or_insert_with(|| {
+            self.steps.push(Vec::new());
+            self.steps.len() - 1
+        });
+        self.last = Some((key, at));
+        at
     }
 
     fn except(
@@ -183,6 +246,32 @@ impl<'r, 'b> Usage<'r, 'b> {
             *self.exceptions.entry(key).or_default() +=
                 i128::from(stretch.value) * i128::from(end - start);
         }
+    }
+}
+
+/// A report's facts with the names that they refer to.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    facts: &'a ReportFacts,
+    names: &'a Names,
+}
+
+impl<'a> Named<'a> {
+    fn udi(self) -> &'a Udi {
+        self.names.pi_of(self.facts.pi)
+    }
+
+    fn tag(self) -> &'a str {
+        self.names.text_of(self.facts.tag)
+    }
+
+    fn subscription(self) -> &'a str {
+        self.names.text_of(self.facts.subscription)
+    }
+
+    fn header_account(self) -> Option<(&'a str, &'a str)> {
+        let (smart, virtual_) = self.facts.header_account?;
+        Some((self.names.text_of(smart), self.names.text_of(virtual_)))
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod adjust;
 pub mod attribute;
 pub mod charge;
+pub mod claims;
 pub mod groups;
 pub mod measure;
 pub mod rate;

@@ -4,23 +4,24 @@
 //! R6.6).
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use schemas::period::EpochSeconds;
-use schemas::udi::Udi;
 
-/// What a claim says beside its value: the report that it stands in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::claims::{Names, Number};
+
+/// What a claim says beside its value: the report that it stands in. Names stand in [`Names`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportFacts {
-    pub udi: Udi,
     pub report_id: u64,
-    pub tag: String,
+    pub pi: Number,
+    pub tag: Number,
+    /// The subscription that the report names, or blank.
+    pub subscription: Number,
+    /// The account that the collector's headers name, if both parts are there.
+    pub header_account: Option<(Number, Number)>,
     pub utility: bool,
     pub verified: bool,
-    /// The subscription that the report names, or blank.
-    pub subscription_id: String,
-    /// The account that the collector's headers name, if both parts are there.
-    pub header_account: Option<(String, String)>,
 }
 
 /// One measurement of usage, for `[start, end)`.
@@ -46,35 +47,55 @@ pub struct Won {
 /// `PID:SERIAL` as bytes, then smallest report id. Stretches without usage are left out; adjacent
 /// ones of one report and value are one.
 #[must_use]
-pub fn max_join(claims: &[Claim], facts: &[ReportFacts]) -> Vec<Won> {
-    let rank = report_ranks(facts);
+pub fn max_join(claims: &[Claim], facts: &[ReportFacts], names: &Names) -> Vec<Won> {
+    let mut claims: Vec<Claim> =
+        claims.iter().filter(|c| c.value > 0 && c.start < c.end).copied().collect();
+    claims.sort_unstable_by_key(|c| c.start);
+    let mut won: Vec<Won> = Vec::with_capacity(claims.len());
+    let mut rest = &claims[..];
+    while let Some(first) = rest.first() {
+        // Most claims meet no other; those that do are joined with what they meet.
+        let mut end = first.end;
+        let mut together = 1;
+        while let Some(next) = rest.get(together).filter(|next| next.start < end) {
+            end = end.max(next.end);
+            together += 1;
+        }
+        if together == 1 {
+            let Claim { start, end, value, report } = *first;
+            extend(&mut won, Won { start, end, value, report });
+        } else {
+            join_overlapping(&rest[..together], facts, names, &mut won);
+        }
+        rest = &rest[together..];
+    }
+    won
+}
+
+fn join_overlapping(claims: &[Claim], facts: &[ReportFacts], names: &Names, won: &mut Vec<Won>) {
+    let rank = report_ranks(claims, facts, names);
     let mut bounds: Vec<(EpochSeconds, bool, usize)> = Vec::with_capacity(claims.len() * 2);
-    for (i, claim) in claims.iter().enumerate().filter(|(_, c)| c.value > 0 && c.start < c.end) {
+    for (i, claim) in claims.iter().enumerate() {
         bounds.push((claim.start, true, i));
         bounds.push((claim.end, false, i));
     }
     bounds.sort_unstable();
     let mut active: BTreeSet<(Reverse<i64>, usize, usize)> = BTreeSet::new();
-    let mut won: Vec<Won> = Vec::new();
     let mut since = EpochSeconds::MIN;
     for (at, starts, i) in bounds {
         if at > since {
             if let Some(&(Reverse(value), _, winner)) = active.first() {
-                extend(
-                    &mut won,
-                    Won { start: since, end: at, value, report: claims[winner].report },
-                );
+                extend(won, Won { start: since, end: at, value, report: claims[winner].report });
             }
             since = at;
         }
-        let entry = (Reverse(claims[i].value), rank[claims[i].report], i);
+        let entry = (Reverse(claims[i].value), rank[&claims[i].report], i);
         if starts {
             active.insert(entry);
         } else {
             active.remove(&entry);
         }
     }
-    won
 }
 
 fn extend(won: &mut Vec<Won>, next: Won) {
@@ -88,21 +109,19 @@ fn extend(won: &mut Vec<Won>, next: Won) {
     }
 }
 
-/// For each report its place in the order of ties.
-fn report_ranks(facts: &[ReportFacts]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..facts.len()).collect();
+/// For each report of the claims its place in the order of ties.
+fn report_ranks(claims: &[Claim], facts: &[ReportFacts], names: &Names) -> HashMap<usize, usize> {
+    let mut order: Vec<usize> = claims.iter().map(|c| c.report).collect();
+    order.sort_unstable();
+    order.dedup();
     order.sort_by(|&a, &b| {
         let (a, b) = (&facts[a], &facts[b]);
         (Reverse(a.utility), Reverse(a.verified))
             .cmp(&(Reverse(b.utility), Reverse(b.verified)))
-            .then_with(|| a.udi.cmp_written(&b.udi))
+            .then_with(|| names.pi_of(a.pi).cmp_written(names.pi_of(b.pi)))
             .then_with(|| a.report_id.cmp(&b.report_id))
     });
-    let mut rank = vec![0; facts.len()];
-    for (place, report) in order.into_iter().enumerate() {
-        rank[report] = place;
-    }
-    rank
+    order.into_iter().enumerate().map(|(place, report)| (report, place)).collect()
 }
 
 #[cfg(test)]
@@ -111,31 +130,40 @@ mod tests {
 
     use super::*;
 
-    fn facts(pid: &str, report_id: u64, utility: bool, verified: bool) -> ReportFacts {
+    fn facts(
+        names: &mut Names,
+        pid: &str,
+        report_id: u64,
+        utility: bool,
+        verified: bool,
+    ) -> ReportFacts {
         ReportFacts {
-            udi: Udi::new(pid, "1"),
             report_id,
-            tag: "tag".to_owned(),
+            pi: names.pi(pid, "1").0,
+            tag: names.text("tag"),
+            subscription: names.text(""),
+            header_account: None,
             utility,
             verified,
-            subscription_id: String::new(),
-            header_account: None,
         }
     }
 
     #[test]
     fn ties_are_broken_in_the_order_of_the_contract() {
         let claim = |report| Claim { start: 0, end: 10, value: 3, report };
-        for (winner, loser) in [
-            (facts("Z", 9, true, false), facts("A", 1, false, true)),
-            (facts("Z", 9, true, true), facts("A", 1, true, false)),
-            (facts("A", 9, true, true), facts("B", 1, true, true)),
+        let mut names = Names::default();
+        let mut of = |pid, id, utility, verified| facts(&mut names, pid, id, utility, verified);
+        let pairs = [
+            (of("Z", 9, true, false), of("A", 1, false, true)),
+            (of("Z", 9, true, true), of("A", 1, true, false)),
+            (of("A", 9, true, true), of("B", 1, true, true)),
             // As written: "A-:1" comes before "A:1", since '-' is smaller than ':'.
-            (facts("A-", 9, true, true), facts("A", 1, true, true)),
-            (facts("A", 2, true, true), facts("A", 10, true, true)),
-        ] {
-            for (facts, expected) in [([winner.clone(), loser.clone()], 0), ([loser, winner], 1)] {
-                let won = max_join(&[claim(0), claim(1)], &facts);
+            (of("A-", 9, true, true), of("A", 1, true, true)),
+            (of("A", 2, true, true), of("A", 10, true, true)),
+        ];
+        for (winner, loser) in pairs {
+            for (facts, expected) in [([winner, loser], 0), ([loser, winner], 1)] {
+                let won = max_join(&[claim(0), claim(1)], &facts, &names);
                 assert_eq!(won, [Won { start: 0, end: 10, value: 3, report: expected }]);
             }
         }
@@ -143,7 +171,9 @@ mod tests {
 
     #[test]
     fn the_greatest_claim_wins_while_it_lasts() {
-        let all = [facts("A", 1, false, false), facts("B", 2, false, false)];
+        let mut names = Names::default();
+        let all =
+            [facts(&mut names, "A", 1, false, false), facts(&mut names, "B", 2, false, false)];
         let claims = [
             Claim { start: 0, end: 10, value: 2, report: 0 },
             Claim { start: 4, end: 6, value: 5, report: 1 },
@@ -151,7 +181,7 @@ mod tests {
             Claim { start: 20, end: 30, value: 0, report: 1 },
         ];
         let won: Vec<_> =
-            max_join(&claims, &all).iter().map(|w| (w.start, w.end, w.value)).collect();
+            max_join(&claims, &all, &names).iter().map(|w| (w.start, w.end, w.value)).collect();
         assert_eq!(won, [(0, 4, 2), (4, 6, 5), (6, 12, 2)]);
     }
 
@@ -162,12 +192,14 @@ mod tests {
             claims in prop::collection::vec((0i64..20, 1i64..20, 0i64..4, 0usize..3), 0..8),
             copies in prop::collection::vec(0usize..8, 0..8),
         ) {
-            let all = [facts("A", 1, true, false), facts("B", 2, false, true), facts("C", 3, false, true)];
+            let mut names = Names::default();
+            let all = [("A", 1, true, false), ("B", 2, false, true), ("C", 3, false, true)]
+                .map(|(pid, id, utility, verified)| facts(&mut names, pid, id, utility, verified));
             let claims: Vec<Claim> = claims
                 .into_iter()
                 .map(|(start, length, value, report)| Claim { start, end: start + length, value, report })
                 .collect();
-            let won = max_join(&claims, &all);
+            let won = max_join(&claims, &all, &names);
             for t in 0..45 {
                 let expected = claims.iter().filter(|c| c.start <= t && t < c.end).map(|c| c.value).max().unwrap_or(0);
                 let ours = won.iter().filter(|w| w.start <= t && t < w.end).map(|w| w.value).sum::<i64>();
@@ -175,7 +207,7 @@ mod tests {
             }
             let mut shuffled: Vec<Claim> = claims.iter().rev().copied().collect();
             shuffled.extend(copies.iter().filter_map(|&i| claims.get(i)));
-            prop_assert_eq!(max_join(&shuffled, &all), won);
+            prop_assert_eq!(max_join(&shuffled, &all, &names), won);
         }
     }
 }

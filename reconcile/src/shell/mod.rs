@@ -1,4 +1,5 @@
 //! The part of rating that touches the world: snapshots, the ledger, runs.
 
 pub mod ledger;
+pub mod memo;
 pub mod run;

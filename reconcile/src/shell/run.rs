@@ -1,6 +1,7 @@
 //! Runs: reconcile, close, statement, exceptions. Each pins the versions that it reads.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::tz::TimeZone;
 use lake::{Appended, Lake, StoredBook, Table, load_book};
@@ -11,13 +12,15 @@ use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
 use schemas::{journal, ledger as ledger_table};
 
 use super::ledger::{self, Versions};
+use super::memo::{self, Standing};
 use crate::ReconcileError;
 use crate::core::adjust::{Ledger, adjust};
 use crate::core::attribute::{Exceptions, Usage};
 use crate::core::charge::{Charges, charges};
+use crate::core::claims::Claims;
 use crate::core::reference::{Month, Reference};
-use crate::core::timeline::max_join;
-use crate::engine::{self, Claims};
+use crate::core::timeline::{Claim, max_join};
+use crate::engine::{self, Evidence};
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
@@ -46,6 +49,15 @@ impl Snapshot {
 
     fn versions(&self) -> Versions {
         Versions { journal: self.journal.as_ref().map(Table::version), book: self.book.version }
+    }
+
+    fn standing(&self) -> Result<Standing> {
+        let at = |table: &Option<Table>| table.as_ref().map_or(Ok(String::new()), Table::stands_at);
+        Ok(Standing {
+            journal: at(&self.journal)?,
+            book: self.book.stands_at.clone(),
+            ledger: at(&self.ledger)?,
+        })
     }
 
     /// A session in which the tables of contract 5 can be asked.
@@ -102,17 +114,50 @@ impl ExceptionRow {
 }
 
 /// Computes the targets of a period from what the snapshot holds.
-async fn compute(claims: &Claims, reference: &Reference<'_>, period: Period) -> Result<Charges> {
+async fn compute(
+    evidence: &Evidence,
+    reference: &Reference<'_>,
+    period: Period,
+) -> Result<Charges> {
     let months = reference.months(period);
     let utc = Month::new(period, &TimeZone::UTC).span;
     let from = months.iter().map(|m| m.span.start).chain([utc.start]).min().unwrap_or(utc.start);
     let to = months.iter().map(|m| m.span.end).chain([utc.end]).max().unwrap_or(utc.end);
-    let mut usage = Usage::new(reference, &months, utc);
-    claims
-        .for_each(from, to, |item, claims, facts| usage.add(item, &max_join(claims, facts), facts))
-        .await?;
-    let (steps, exceptions) = (usage.steps, usage.exceptions);
+    let start = || Usage::new(reference, &months, utc);
+    let usage =
+        evidence.claims(from, to, start, |usage, claims| attribute(usage, &claims, &start)).await?;
+    let (steps, exceptions) = usage.finish();
     Ok(charges(reference, &months, steps, exceptions)?)
+}
+
+/// Adds the usage of claims, on all cores: sums do not depend on the order.
+fn attribute<'r, 'b: 'r>(
+    usage: &mut Usage<'r, 'b>,
+    claims: &Claims,
+    start: &(impl Fn() -> Usage<'r, 'b> + Sync),
+) {
+    let groups = claims.groups();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let of_groups = |part: &[(&str, &[Claim])]| {
+        let mut usage = start();
+        for (item, of_group) in part {
+            let won = max_join(of_group, &claims.facts, &claims.names);
+            usage.add(item, &won, &claims.facts, &claims.names);
+        }
+        usage
+    };
+    let of_groups = &of_groups;
+    std::thread::scope(|scope| {
+        let parts = groups.chunks(groups.len().div_ceil(cores).max(1));
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || of_groups(part))).collect();
+        for part in running {
+            match part.join() {
+                Ok(part) => usage.merge(part),
+                // A bug: what it printed is all that can be said.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
 }
 
 fn exception_rows(
@@ -149,31 +194,50 @@ pub struct Reconciled {
     pub exceptions: Vec<ExceptionRow>,
 }
 
-/// Computes targets and posts the difference; a dry run does all but the posting.
+/// Computes targets and posts the difference; a dry run does all but the posting. What a run over all
+/// accounts found is kept in `cache_dir`: where nothing has changed since, the next one reads the
+/// tables' logs only.
 ///
 /// # Errors
 /// If the lake fails, an amount does not fit, or the account is not in the book.
 pub async fn reconcile(
     lake: &Lake,
+    cache_dir: &Path,
     period: Period,
     account: Option<&AccountId>,
     dry_run: bool,
     clock: &(dyn Fn() -> EpochSeconds + Sync),
 ) -> Result<Reconciled> {
+    if account.is_none()
+        && let Some(exceptions) = memo::recall(cache_dir, period, &Standing::now(lake).await?)
+    {
+        return Ok(Reconciled { lines: Vec::new(), exceptions });
+    }
     loop {
         let mut snapshot = Snapshot::pin(lake).await?;
         if !dry_run && snapshot.ledger.is_none() {
             snapshot.ledger = Some(ledger::ensure(lake).await?);
         }
         let reconciled = plan(&snapshot, period, account).await?;
-        if dry_run || reconciled.lines.is_empty() {
+        let keep = |standing| {
+            if account.is_none() {
+                let book = &snapshot.book.book;
+                memo::keep(cache_dir, period, standing, book, &reconciled.exceptions);
+            }
+        };
+        if reconciled.lines.is_empty() {
+            keep(snapshot.standing()?);
+            return Ok(reconciled);
+        }
+        if dry_run {
             return Ok(reconciled);
         }
         let rows = ledger::line_rows(&reconciled.lines, snapshot.versions(), clock())?;
-        if let Some(mut table) = snapshot.ledger
+        if let Some(mut table) = snapshot.ledger.clone()
             && let Appended::Committed(version) = table.append_once(&[rows]).await?
         {
             tracing::info!(version, lines = reconciled.lines.len(), "lines posted");
+            keep(Standing { ledger: table.stands_at()?, ..snapshot.standing()? });
             return Ok(reconciled);
         }
         tracing::info!("the ledger changed meanwhile; the run starts anew");
@@ -187,8 +251,8 @@ async fn plan(
     account: Option<&AccountId>,
 ) -> Result<Reconciled> {
     let reference = Reference::new(&snapshot.book.book);
-    let claims = Claims::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
-    let charges = compute(&claims, &reference, period).await?;
+    let evidence = Evidence::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
+    let charges = compute(&evidence, &reference, period).await?;
     let mut held =
         Ledger { closed: ledger::closed(snapshot.ledger.as_ref()).await?, ..Ledger::default() };
     for line in ledger::lines(snapshot.ledger.as_ref(), "service_period", period).await? {
@@ -316,14 +380,14 @@ pub async fn statement(lake: &Lake, period: Period) -> Result<Vec<Line>> {
 pub async fn exceptions(lake: &Lake, period: Option<Period>) -> Result<Vec<ExceptionRow>> {
     let snapshot = Snapshot::pin(lake).await?;
     let reference = Reference::new(&snapshot.book.book);
-    let claims = Claims::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
+    let evidence = Evidence::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
     let periods = match period {
         Some(period) => std::iter::once(period).collect(),
-        None => claims.months_with_usage().await?,
+        None => evidence.months_with_usage().await?,
     };
     let mut rows = Vec::new();
     for period in periods {
-        let charges = compute(&claims, &reference, period).await?;
+        let charges = compute(&evidence, &reference, period).await?;
         rows.extend(exception_rows(&charges.exceptions, &reference, period, None));
     }
     Ok(rows)

@@ -144,6 +144,8 @@ fn read_list<R: Read>(
 ) -> Result<(), CarrierError> {
     let mut first = true;
     loop {
+        let passed = take_whole_elements(&window, &mut first, limits, out)?;
+        window.pass(passed);
         let step =
             attempt(&mut window, limits, out, |text| read_element(text, first, &limits.report))?;
         match step {
@@ -166,6 +168,26 @@ fn read_list<R: Read>(
         }
         first = false;
     }
+}
+
+/// Hands on every element that stands whole in the window, whose text is checked once for all of
+/// them. Gives the bytes they take; whatever else comes is for [`attempt`].
+fn take_whole_elements<R: Read>(
+    window: &Window<R>,
+    first: &mut bool,
+    limits: &CarrierLimits,
+    out: &mut Output<'_, '_>,
+) -> Result<usize, CarrierError> {
+    let (text, _) = window.text();
+    let mut passed = 0;
+    while let Ok(Element::At { start, end }) = read_element(&text[passed..], *first, &limits.report)
+    {
+        let element = text.as_bytes()[passed + start..passed + end].to_vec();
+        out.report(element, None, Vec::new())?;
+        passed += end;
+        *first = false;
+    }
+    Ok(passed)
 }
 
 fn read_element(text: &str, first: bool, limits: &ReportLimits) -> Read_<Element> {

@@ -13,6 +13,7 @@ mod window;
 mod xml;
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use schemas::disposition::Reason;
 
@@ -178,13 +179,14 @@ fn read_document<R: Read>(
 /// Numbers the reports of one input, and hands them on.
 struct Output<'s, 'n> {
     name: &'n str,
+    source: Arc<str>,
     sink: Sink<'s>,
     next_offset: u64,
 }
 
 impl<'s, 'n> Output<'s, 'n> {
     fn new(name: &'n str, sink: Sink<'s>) -> Self {
-        Output { name, sink, next_offset: 0 }
+        Output { name, source: Arc::from(name), sink, next_offset: 0 }
     }
 
     fn failed(&self, source: io::Error) -> CarrierError {
@@ -201,7 +203,7 @@ impl<'s, 'n> Output<'s, 'n> {
         refused: Option<(Reason, String)>,
         context: Vec<u8>,
     ) -> Result<(), CarrierError> {
-        let position = Position { source: self.name.to_owned(), offset: self.next_offset };
+        let position = Position { source: Arc::clone(&self.source), offset: self.next_offset };
         self.next_offset += 1;
         self.item(Item::Report(RawReport { position, text, refused, context }))
     }

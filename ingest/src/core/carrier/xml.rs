@@ -65,13 +65,24 @@ pub(super) fn read<R: Read>(
     let part_max = limits.report.report_bytes_max.saturating_mul(8);
     loop {
         let (text, broken) = window.text();
-        let part = next_part(text, &place);
-        let complete = window.ended();
-        match part {
-            Ok(Part { what: What::End, .. }) if complete && !broken => {
-                return pending.finish(&place, out);
+        // Every part that stands whole in the window; its text is checked once for all of them.
+        let mut taken = 0;
+        let stop = loop {
+            match next_part(&text[taken..], &place) {
+                Ok(Part { what: What::End, .. }) => break None,
+                Ok(Part { what, bytes }) => {
+                    let part = &text.as_bytes()[taken..taken + bytes];
+                    pending.take(what, part, &mut place, out)?;
+                    taken += bytes;
+                }
+                Err(fault) => break Some(fault),
             }
-            Ok(Part { what: What::End, .. }) | Err(Fault::Incomplete) if broken => {
+        };
+        window.pass(taken);
+        let complete = window.ended();
+        match stop {
+            None if complete && !broken => return pending.finish(&place, out),
+            None | Some(Fault::Incomplete) if broken => {
                 return pending.refuse(
                     window,
                     limits,
@@ -80,32 +91,28 @@ pub(super) fn read<R: Read>(
                     out,
                 );
             }
-            Ok(Part { what: What::End, .. }) => {
+            None => {
                 window.fill().map_err(|e| out.failed(e))?;
             }
-            Ok(Part { what, bytes }) => {
-                pending.take(what, &window.data()[..bytes], &mut place, out)?;
-                window.pass(bytes);
-            }
-            Err(Fault::Doctype) => {
+            Some(Fault::Doctype) => {
                 let what = "a DOCTYPE, which no carrier has".to_owned();
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
-            Err(Fault::Wrong(what)) if complete || broken => {
+            Some(Fault::Wrong(what)) if complete || broken => {
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
-            Err(Fault::Incomplete) if complete => {
+            Some(Fault::Incomplete) if complete => {
                 let what = "the document ends inside an element".to_owned();
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
-            Err(_) if window.data().len() > part_max => {
+            Some(_) if window.data().len() > part_max => {
                 if !pending.pass_oversize(&mut window, &mut place, limits, out)? {
                     let what = "an element is larger than a report may be".to_owned();
                     return pending.refuse(window, limits, Reason::TooLarge, what, out);
                 }
             }
             // What looks wrong may only be cut by the window.
-            Err(_) => {
+            Some(_) => {
                 window.fill().map_err(|e| out.failed(e))?;
             }
         }
@@ -146,7 +153,9 @@ impl Pending {
                 }
             }
             What::Report(text) => {
-                let text = text.trim_matches([' ', '\t', '\n', '\r']).as_bytes().to_vec();
+                let trimmed = text.trim_matches([' ', '\t', '\n', '\r']);
+                let whole = trimmed.len() == text.len();
+                let text = if whole { text.into_bytes() } else { trimmed.as_bytes().to_vec() };
                 self.report(text, None, place, out)?;
             }
             What::ReportWithElements => {
@@ -468,8 +477,18 @@ fn is_xml_char(c: char) -> bool {
     !matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
 }
 
+/// True if a byte can be (part of) a character that XML has not: a control character, or the first
+/// byte of U+FFFE and U+FFFF.
+fn is_suspect(byte: u8) -> bool {
+    (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0xef
+}
+
 fn check_chars(text: &str) -> Result<(), Fault> {
-    // Control characters are the only ones in ASCII; most text has none, and none is looked at twice.
+    // Most text has none of them, which is seen many bytes at a time.
+    let suspect = |part: &[u8]| part.iter().fold(false, |any, b| any | is_suspect(*b));
+    if !text.as_bytes().chunks(256).any(suspect) {
+        return Ok(());
+    }
     match text.chars().find(|c| !is_xml_char(*c)) {
         Some(c) => {
             Err(Fault::Wrong(format!("the character U+{:04X}, which XML has not", u32::from(c))))

@@ -1,14 +1,16 @@
 //! What must be true of a report's fields, and which reason says that it is not (contract 1.3).
 
+use std::borrow::Cow;
+
 use schemas::disposition::Reason;
 use schemas::journal::ENTITLEMENT_METRIC;
 use schemas::period::EpochSeconds;
 use schemas::udi::{IDENTIFIER_BYTES_MAX, Udi};
 
+use super::Refusal;
 use super::fields::{MeasurementFields, PayloadFields, SignatureFields, UdiFields};
-use super::{Refusal, sha256};
 use crate::core::json::Scalar;
-use crate::core::report::{DecodedReport, Measurement, OuterSignature, Readings, Signer};
+use crate::core::report::{DecodedReport, Measurement, Metric, OuterSignature, Readings, Signer};
 
 /// A count is exact in every JSON implementation up to here.
 const COUNT_MAX: i64 = 1 << 53;
@@ -22,13 +24,11 @@ const CLOCK_AHEAD_MAX: EpochSeconds = 24 * 3600;
 pub(super) fn check(
     fields: &PayloadFields<'_>,
     signature: Option<SignatureFields<'_>>,
-    payload: &[u8],
-    signed: Option<&[u8]>,
+    payload_sha256: [u8; 32],
     readings: &mut Readings,
 ) -> Result<DecodedReport, Refusal> {
     let mut faults = Faults::default();
-    readings.payload_sha256.get_or_insert_with(|| sha256(payload));
-    let payload_sha256 = readings.payload_sha256.unwrap_or_default();
+    readings.payload_sha256 = Some(payload_sha256);
 
     let layout = check_layout(fields, &mut faults);
     readings.layout = layout;
@@ -39,7 +39,6 @@ pub(super) fn check(
         faults.missing(reporter);
     }
     let udi = fields.sudi.and_then(|udi| check_udi(udi, reporter, true, &mut faults));
-    readings.udi.clone_from(&udi);
     readings.measurements = check_measurements(fields, &mut faults);
     readings.tag = check_tag(fields, &mut faults);
     // Layout 1 has no utility mode (contract 1.2).
@@ -55,18 +54,19 @@ pub(super) fn check(
             readings.ha_udi.extend(check_udi(udi, "meta.ha_udi[].sudi", false, &mut faults));
         }
     }
-    let (signer, signature) = check_signature(signature, &mut faults);
+    let (signer, signature) = check_signature(signature, udi.as_ref(), &mut faults);
+    let is_named = udi.is_some();
+    readings.udi = udi;
     faults.first()?;
     check_intervals(&readings.measurements)?;
-    let (Some(udi), Some(report_id)) = (udi, report_id) else {
+    let (true, Some(report_id)) = (is_named, report_id) else {
         return Err((Reason::MissingField, "the report does not say whose it is".to_owned()));
     };
     Ok(DecodedReport {
         readings: Readings::default(),
-        udi,
         report_id,
         payload_sha256,
-        signed_payload: signed.map(<[u8]>::to_vec),
+        signed_payload: None,
         signer,
         signature,
         last_end: readings.measurements.iter().map(|m| m.end).max().unwrap_or(EARLIEST),
@@ -103,7 +103,7 @@ fn check_layout(fields: &PayloadFields<'_>, faults: &mut Faults) -> Option<i32> 
     match fields.version {
         None => Some(1),
         Some(version) => {
-            let known = optional_text(Some(version)).is_some_and(|v| v.starts_with("2."));
+            let known = text_of(Some(version)).is_some_and(|v| v.starts_with("2."));
             if !known {
                 faults.bad("version", "does not start with \"2.\"");
             }
@@ -127,8 +127,8 @@ fn check_report_id(
         return None;
     };
     let digits = match id {
-        Scalar::Number(number) => Some(number.to_owned()),
-        Scalar::String(text) => text.unescape().ok().map(|t| t.into_owned()),
+        Scalar::Number(number) => Some(Cow::Borrowed(number)),
+        Scalar::String(text) => text.unescape().ok(),
         _ => None,
     };
     let id = digits
@@ -179,8 +179,8 @@ fn check_measurements(fields: &PayloadFields<'_>, faults: &mut Faults) -> Vec<Me
         .enumerate()
         .filter_map(|(i, m)| {
             let whole = "is no whole number of seconds";
-            let metric =
-                need(faults, i, "metric_name", m.metric, |v| optional_text(Some(v)), "is no text");
+            let metric = |v| text_of(Some(v)).map(|name| Metric::new(&name));
+            let metric = need(faults, i, "metric_name", m.metric, metric, "is no text");
             let start = need(faults, i, "start_time", m.start, seconds, whole);
             let end = need(faults, i, "end_time", m.end, seconds, whole);
             let value = need(
@@ -219,7 +219,7 @@ fn need<'a, T>(
 /// The tag may be absent if no measurement is usage.
 fn check_tag(fields: &PayloadFields<'_>, faults: &mut Faults) -> Option<String> {
     let is_usage = |m: &MeasurementFields<'_>| {
-        optional_text(m.metric).is_some_and(|metric| metric == ENTITLEMENT_METRIC)
+        text_of(m.metric).is_some_and(|metric| metric == ENTITLEMENT_METRIC)
     };
     match fields.tag {
         None => {
@@ -253,6 +253,7 @@ fn check_flag(value: Option<Scalar<'_>>, field: &str, faults: &mut Faults) -> bo
 
 fn check_signature(
     fields: Option<SignatureFields<'_>>,
+    reporter: Option<&Udi>,
     faults: &mut Faults,
 ) -> (Signer, Option<OuterSignature>) {
     let Some(fields) = fields else {
@@ -261,11 +262,18 @@ fn check_signature(
     let signer = match fields.sudi {
         None | Some(UdiFields::Other(Scalar::Null)) => Signer::Reporter,
         Some(UdiFields::Object {
-            pid: Some(Scalar::String(_)),
-            serial: Some(Scalar::String(_)),
+            pid: pid @ Some(Scalar::String(_)),
+            serial: serial @ Some(Scalar::String(_)),
         }) => {
-            let udi = fields.sudi.and_then(|udi| check_udi(udi, "signature.sudi", false, faults));
-            udi.map_or(Signer::Unreadable, Signer::Named)
+            // Most devices name themselves.
+            let is = |value, part: &str| text_of(value).is_some_and(|text| text == part);
+            if reporter.is_some_and(|udi| is(pid, &udi.pid) && is(serial, &udi.serial)) {
+                Signer::Reporter
+            } else {
+                let named = UdiFields::Object { pid, serial };
+                check_udi(named, "signature.sudi", false, faults)
+                    .map_or(Signer::Unreadable, Signer::Named)
+            }
         }
         Some(_) => Signer::Unreadable,
     };
@@ -278,8 +286,12 @@ fn check_signature(
 }
 
 fn optional_text(value: Option<Scalar<'_>>) -> Option<String> {
+    text_of(value).map(Cow::into_owned)
+}
+
+fn text_of(value: Option<Scalar<'_>>) -> Option<Cow<'_, str>> {
     match value {
-        Some(Scalar::String(text)) => text.unescape().ok().map(|t| t.into_owned()),
+        Some(Scalar::String(text)) => text.unescape().ok(),
         _ => None,
     }
 }

@@ -114,11 +114,12 @@ fn interpret(
         None => Err((Reason::MissingField, "the report has no payload".to_owned())),
         Some(Payload::OfAnotherType) => Err(misfit("payload")),
         Some(Payload::Object(fields, text)) => {
-            check(&fields, envelope.signature, text.as_bytes(), None, readings)
+            check(&fields, envelope.signature, sha256(text.as_bytes()), readings)
         }
         Some(Payload::Text(text)) => {
             let payload = text.unescape().map_err(|f| refusal(f, "the payload string", limits))?;
-            readings.payload_sha256 = Some(sha256(payload.as_bytes()));
+            let digest = sha256(payload.as_bytes());
+            readings.payload_sha256 = Some(digest);
             let mut reader = Reader::new(&payload, limits.depth_max);
             let in_payload = |fault| refusal(fault, "the payload", limits);
             if reader.kind().map_err(in_payload)? != Kind::Object {
@@ -127,8 +128,10 @@ fn interpret(
             }
             let fields = read_payload_fields(&mut reader, limits).map_err(in_payload)?;
             reader.end().map_err(in_payload)?;
-            let signed = Some(payload.as_bytes());
-            check(&fields, envelope.signature, payload.as_bytes(), signed, readings)
+            let report = check(&fields, envelope.signature, digest, readings)?;
+            drop(fields);
+            let signed_payload = Some(payload.into_owned().into_bytes());
+            Ok(DecodedReport { signed_payload, ..report })
         }
     }
 }

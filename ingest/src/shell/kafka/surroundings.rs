@@ -10,6 +10,7 @@ use rdkafka::consumer::Consumer as _;
 use schemas::disposition::Reason;
 
 use super::follower::{self, Follower};
+use super::topics::TopicError;
 use super::{BOOK_EVERY, Result, Shell, TRUST_EVERY, WorkerError, chain};
 use crate::shell::metrics::Metrics;
 use crate::shell::takeup::take_up;
@@ -50,9 +51,7 @@ impl Shell<'_> {
         }
         if self.book_seen.elapsed() >= BOOK_EVERY {
             self.book_seen = Instant::now();
-            if self.trust.is_none() {
-                self.open_trust()?;
-            }
+            self.look_for_trust()?;
             let version = self.runtime.block_on(lake::book_version(self.lake));
             if version.is_ok_and(|version| version != self.book_version) {
                 tracing::info!("the book changed");
@@ -66,6 +65,20 @@ impl Shell<'_> {
             self.take_up()?;
         }
         Ok(())
+    }
+
+    /// A topic of trust codes that was not there when the worker started may have been made since.
+    fn look_for_trust(&mut self) -> Result<()> {
+        if self.trust.is_some() {
+            return Ok(());
+        }
+        match self.open_trust() {
+            Err(WorkerError::Topic(error @ TopicError::OutOfReach(_))) => {
+                tracing::warn!(%error, "trust codes are looked for again later");
+                Ok(())
+            }
+            opened => opened,
+        }
     }
 
     pub(super) fn follow_trust(&mut self) -> Result<()> {
@@ -105,6 +118,11 @@ impl Shell<'_> {
         let runtime = self.runtime.clone();
         let judging = self.judging.clone();
         let mut unsent: Vec<RecordBatch> = Vec::new();
+        let settings = self.settings;
+        let go_on = || {
+            settings.health.turn();
+            !settings.stop.load(Ordering::Relaxed)
+        };
         let found = self.patiently(|shell| {
             let Shell { writer, receipts, .. } = shell;
             let (journal, index) = writer.parts();
@@ -114,7 +132,7 @@ impl Shell<'_> {
                     unsent.push(rows.clone());
                 }
             };
-            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons), &mut tell)?)
+            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons), &mut tell, &go_on)?)
         })?;
         for rows in &unsent {
             self.patiently(|shell| shell.send(rows))?;

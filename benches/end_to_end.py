@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""The whole path against what the machine can do at best.
+
+    python3 benches/end_to_end.py [--rounds 5] [--reports 200000] [--only verify,cores,…] [--large]
+
+Every figure is a median of rounds in which the two sides take turns; answers are compared first.
+Needs `cargo build --release` and `cargo build --release -p benches`.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import (  # noqa: E402
+    BARE, BINARY, ROOT, Place, Table, counts, fleet, ingest, machine, median, rumledger, run, size, spread,
+)
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+
+
+def shape(reports):
+    return ("--reports", reports, "--devices", max(reports // 50, 10), "--duplicates", 0, "--broken", 0)
+
+
+def clean_fleet(algorithm, reports):
+    return fleet(f"{algorithm}-{reports}", *shape(reports), "--algorithm", algorithm)
+
+
+def bare(folder, threads):
+    """Signatures that verify, and seconds for nothing else."""
+    verified, nanoseconds = run([BARE, folder, threads], cores=threads).out.split()
+    return int(verified), int(nanoseconds) / 1e9
+
+
+def verify(options, table):
+    """Ingest with signatures against bare verification of the same signatures, two threads each."""
+    must = {"RS256": 0.65, "ES256": 0.85, "EdDSA": 0.80}
+    for algorithm in ALGORITHMS:
+        folder = clean_fleet(algorithm, options.reports)
+        at_best, whole, cpu = [], [], []
+        for _ in range(options.rounds):
+            verified, seconds = bare(folder, 2)
+            with Place() as place:
+                ran = ingest(place / "lake", folder, cores=2)
+            said = counts(ran)
+            assert said["received"] == said["accepted"] == options.reports, said
+            assert said["verified"] == verified, (said, verified)
+            at_best.append(seconds)
+            whole.append(ran.wall)
+            cpu.append(ran.cpu)
+        ratio = median(at_best) / median(whole)
+        table.add(
+            f"ingest against bare verification, {algorithm}, files, 2 cores", f"{ratio:.2f}", f"{must[algorithm]:.2f}",
+            f"{options.reports / median(whole):,.0f} reports/s ({verified / median(at_best):,.0f} signatures/s bare); "
+            f"{1e6 * median(cpu) / options.reports:.1f} us CPU a report, "
+            f"{1e6 * (2 * median(whole) - 2 * median(at_best)) / options.reports:.1f} us of the machine beside verification",
+            f"{spread(whole):.0f}%",
+        )
+
+
+def metric(port, name):
+    """The sum of a metric over its labels, or 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return 0
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
+
+
+def drain(lake, brokers, topic, reports, port=19980):
+    """Seconds from the first message that the worker reads to the last that is durable."""
+    command = [BINARY, "-q", "--lake", lake, "ingest", "kafka", "--brokers", brokers, "--group", topic,
+               "--topic", topic, "--receipts-topic", "", "--trust-topic", "", "--listen", f"127.0.0.1:{port}"]
+    worker = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while metric(port, "rumledger_ingest_messages_total") == 0:
+            assert worker.poll() is None, "the worker ended"
+            time.sleep(0.005)
+        started = time.monotonic()
+        while metric(port, "rumledger_ingest_reports_total") < reports:
+            assert worker.poll() is None, "the worker ended"
+            time.sleep(0.02)
+        return time.monotonic() - started
+    finally:
+        worker.terminate()
+        worker.wait()
+
+
+def broker(options, table):
+    """As `verify`, from a filled broker of four partitions; and without a book, so without any check."""
+    script = ROOT / "ci" / "kafka" / "broker.sh"
+    run([script, "up"])
+    brokers = dict(line.split("=", 1) for line in run([script, "env"]).out.split())["RUMLEDGER_TEST_BROKERS"]
+    must = {"RS256": 0.65, "ES256": 0.85, "EdDSA": 0.80}
+    for algorithm in ALGORITHMS:
+        folder = clean_fleet(algorithm, options.reports)
+        topic = f"bench-{algorithm}-{options.reports}-{os.getpid()}"
+        run([BINARY, "-q", "fleet", "generate", "--brokers", brokers, "--topic", topic, "--partitions", 4,
+             "--trust-topic", f"{topic}-trust", *shape(options.reports), "--algorithm", algorithm])
+        at_best, checked, unchecked = [], [], []
+        for n in range(options.rounds):
+            verified, seconds = bare(folder, 2)
+            at_best.append(seconds)
+            for walls, with_book in ((checked, True), (unchecked, False)):
+                with Place() as place:
+                    lake = place / "lake"
+                    if with_book:
+                        rumledger(lake, "book", "import", folder / "book")
+                    walls.append(drain(lake, brokers, topic, options.reports))
+                    said = rumledger(lake, "--format", "csv", "sql",
+                                     "SELECT count(*), count(*) FILTER (WHERE signature = 'verified') FROM journal").out
+                assert said.split()[1] == f"{options.reports},{verified if with_book else 0}", said
+        ratio = median(at_best) / median(checked)
+        table.add(f"ingest against bare verification, {algorithm}, broker, 2 cores", f"{ratio:.2f}", f"{must[algorithm]:.2f}",
+                  f"{options.reports / median(checked):,.0f} messages/s with verification, "
+                  f"{options.reports / median(unchecked):,.0f} without (no trust code on record: suspended)",
+                  f"{spread(checked):.0f}%")
+    run([script, "down"])
+
+
+def cores(options, table):
+    folder = clean_fleet("EdDSA", options.reports)
+    walls = {1: [], 2: []}
+    for _ in range(options.rounds):
+        answers = set()
+        for n in walls:
+            with Place() as place:
+                ran = ingest(place / "lake", folder, cores=n)
+            answers.add(str(counts(ran)))
+            walls[n].append(ran.wall)
+        assert len(answers) == 1, answers
+    ratio = median(walls[1]) / median(walls[2])
+    table.add("two cores against one, EdDSA", f"{ratio:.2f}", "1.90",
+              f"{median(walls[1]):.2f} s and {median(walls[2]):.2f} s", f"{spread(walls[2]):.0f}%")
+
+
+def redelivery(options, table):
+    for algorithm in ALGORITHMS:
+        folder = clean_fleet(algorithm, options.reports)
+        fresh, again = [], []
+        for _ in range(options.rounds):
+            with Place() as place:
+                first = ingest(place / "lake", folder, cores=2)
+                second = ingest(place / "lake", folder, cores=2)
+            assert counts(second)["duplicate"] == counts(first)["accepted"] == options.reports
+            fresh.append(first.wall)
+            again.append(second.wall)
+        ratio = median(fresh) / median(again)
+        table.add(f"byte-identical redelivery against fresh, {algorithm}", f"{ratio:.1f}", "6.0",
+                  f"{options.reports / median(again):,.0f} reports/s again", f"{spread(again):.0f}%")
+
+
+def garbage(options, table):
+    clean = clean_fleet("EdDSA", options.reports)
+    broken = fleet(f"broken-{options.reports}", "--reports", options.reports, "--devices", options.reports // 50,
+                   "--duplicates", 0, "--broken", 50, "--algorithm", "EdDSA")
+    walls = {clean: [], broken: []}
+    for _ in range(options.rounds):
+        for folder in walls:
+            with Place() as place:
+                ran = ingest(place / "lake", folder, cores=2)
+            said = counts(ran)
+            assert said["received"] == options.reports == said["accepted"] + said["duplicate"] + sum(said["suspended"].values())
+            walls[folder].append(ran.wall)
+    ratio = median(walls[clean]) / median(walls[broken])
+    table.add("a stream that is half garbage against a clean one, EdDSA", f"{ratio:.2f}", "0.80",
+              f"{median(walls[broken]):.2f} s against {median(walls[clean]):.2f} s", f"{spread(walls[broken]):.0f}%")
+
+
+def decades(options, table):
+    """CPU and memory by size; ten million only with --large (it takes 15 GB of disk)."""
+    sizes = [100_000, 1_000_000] + ([10_000_000] if options.large else [])
+    before = None
+    for reports in sizes:
+        folder = clean_fleet("EdDSA", reports)
+        cpu, peaks = [], []
+        for _ in range(1 if reports > 1_000_000 else 3):
+            with Place() as place:
+                ran = ingest(place / "lake", folder, cores=2)
+            assert counts(ran)["accepted"] == reports
+            cpu.append(1e6 * ran.cpu / reports)
+            peaks.append(ran.peak)
+        figures = f"{median(cpu):.1f} us CPU a report, peak {median(peaks):.0f} MiB"
+        if before is None:
+            table.add(f"ingest of {reports:,} reports, EdDSA", "", "", figures, f"{spread(cpu):.0f}%")
+        else:
+            table.add(f"CPU a report, {reports:,} against a tenth", f"{median(cpu) / before[0]:.2f}", "1.05", figures, f"{spread(cpu):.0f}%")
+            table.add(f"peak memory, {reports:,} against a tenth", f"{median(peaks) / before[1]:.2f}", "1.10", figures, f"{spread(peaks):.0f}%")
+        before = (median(cpu), median(peaks))
+
+
+def footprint(options, table):
+    """Bytes in the lake, by column, as the Parquet footers have them."""
+    for algorithm in ALGORITHMS:
+        folder = clean_fleet(algorithm, options.reports)
+        inputs = rumledger_input_bytes(folder)
+        with Place() as place:
+            ingest(place / "lake", folder)
+            sizes = run([BINARY.parent / "column-sizes", place / "lake" / "journal"]).out
+            columns = {name: int(n) for name, n in (line.split() for line in sizes.splitlines())}
+        raw = columns.pop("raw", 0) + columns.pop("context", 0)
+        rest = sum(columns.values()) / options.reports
+        largest = sorted(columns.items(), key=lambda c: -c[1])[:4]
+        detail = ", ".join(f"{name} {n / options.reports:.1f}" for name, n in largest)
+        table.add(f"bytes a report without the raw bytes, {algorithm}", f"{rest:.1f}", "40", detail, "")
+        table.add(f"raw bytes against the input, {algorithm}", f"{100 * raw / inputs:.1f}%", "15%",
+                  f"{raw / options.reports:.0f} of {inputs / options.reports:.0f} bytes a report", "")
+
+
+def rumledger_input_bytes(folder):
+    """Bytes of the reports as text; bundles counted by their share of the files."""
+    texts = size(folder / "reports", "*.xml") + size(folder / "reports", "*.json")
+    files = [f for f in (folder / "reports").iterdir()]
+    plain = [f for f in files if f.suffix in (".xml", ".json")]
+    return texts * len(files) / len(plain)
+
+
+def reconcile(options, table):
+    """A run with nothing new against a full one, and one of which k% of the accounts changed."""
+    folder = clean_fleet("EdDSA", options.reports * 5)
+    full, nothing = [], []
+    with Place() as place:
+        ingest(place / "lake", folder)
+        for _ in range(options.rounds):
+            ran = rumledger(place / "lake", "reconcile", "--period", "2026-10", "--dry-run", "--format", "csv")
+            full.append(ran.wall)
+        posted = rumledger(place / "lake", "reconcile", "--period", "2026-10", "--format", "csv")
+        assert posted.out == ran.out, "a dry run prints what a run posts"
+        for _ in range(options.rounds):
+            again = rumledger(place / "lake", "reconcile", "--period", "2026-10", "--format", "csv")
+            assert again.out.count("\n") == 1, again.out
+            nothing.append(again.wall)
+    table.add("reconcile with nothing new against a full run", f"{100 * median(nothing) / median(full):.1f}%", "1%",
+              f"{1000 * median(nothing):.0f} ms against {1000 * median(full):.0f} ms", f"{spread(nothing):.0f}%")
+
+
+PARTS = {f.__name__: f for f in (verify, broker, cores, redelivery, garbage, decades, footprint, reconcile)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--reports", type=int, default=200_000)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, of " + ", ".join(PARTS))
+    parser.add_argument("--large", action="store_true", help="also ten million reports")
+    options = parser.parse_args()
+    for needed in (BINARY, BARE):
+        if not needed.exists():
+            sys.exit(f"{needed} is not there: cargo build --release -p rumledger -p benches")
+    print(machine(), flush=True)
+    table = Table("The whole path", ["what", "ratio", "must", "figures", "spread"])
+    for part in options.only.split(","):
+        PARTS[part](options, table)
+    print()
+    print(table.markdown())
+
+
+if __name__ == "__main__":
+    main()
