@@ -50,3 +50,15 @@ fuzz target="carrier":
 # Time and memory of an ingest and a reconcile at a size
 scale reports="100000":
     bash tools/scale.sh {{reports}}
+
+# Stages, then the whole path against bare verification; the table of benches/BASELINE.md
+bench *args:
+    cargo build --release --locked
+    cargo build --release --locked -p benches
+    cargo bench --locked -p benches --bench stages
+    python3 benches/end_to_end.py {{args}}
+
+# The same work by Python, DuckDB and Polars, from PyPI in an environment of their own
+bench-peers *args:
+    cargo build --release --locked
+    python3 benches/peers.py {{args}}

@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import (  # noqa: E402
-    BARE, BINARY, ROOT, Place, Table, counts, fleet, ingest, machine, median, rumledger, run, size, spread,
+    BARE, BINARY, ROOT, Place, Table, counts, fleet, ingest, machine, median, month_fleet, rumledger, run, size,
+    spread,
 )
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
@@ -178,7 +179,7 @@ def decades(options, table):
     sizes = [100_000, 1_000_000] + ([10_000_000] if options.large else [])
     before = None
     for reports in sizes:
-        folder = clean_fleet("EdDSA", reports)
+        folder = month_fleet(reports)
         cpu, peaks = [], []
         for _ in range(1 if reports > 1_000_000 else 3):
             with Place() as place:
@@ -223,7 +224,7 @@ def rumledger_input_bytes(folder):
 
 def reconcile(options, table):
     """A run with nothing new against a full one, and one of which k% of the accounts changed."""
-    folder = clean_fleet("EdDSA", options.reports * 5)
+    folder = month_fleet(10_000_000 if options.large else 1_000_000)
     full, nothing = [], []
     with Place() as place:
         ingest(place / "lake", folder)

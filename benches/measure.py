@@ -72,6 +72,12 @@ def fleet(name, *args):
     return folder
 
 
+def month_fleet(reports):
+    """Two measurements a report on the average, all in one month."""
+    return fleet(f"month-{reports}", "--reports", reports, "--devices", max(reports // 200, 10), "--duplicates", 0,
+                 "--broken", 0, "--algorithm", "EdDSA", "--months", 1, "--per-file", 5000)
+
+
 def size(folder, pattern="*"):
     return sum(f.stat().st_size for f in Path(folder).rglob(pattern) if f.is_file())
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import RELEASE, Place, Table, counts, fleet, machine, median, rumledger, run, spread  # noqa: E402
+from measure import RELEASE, Place, Table, counts, fleet, machine, median, month_fleet, rumledger, run, spread  # noqa: E402
 
 HERE = Path(__file__).parent / "peers"
 VENV = RELEASE / "peers" / "venv"
@@ -113,10 +113,7 @@ def their_quantities(text):
 
 
 def reconcile(options, table):
-    # Two measurements a report on the average; one month, so that all of them bear on it.
-    reports = options.measurements // 2
-    made = fleet(f"month-{reports}", "--reports", reports, "--devices", max(reports // 200, 10), "--duplicates", 0,
-                 "--broken", 0, "--algorithm", "EdDSA", "--months", 1, "--per-file", 5000)
+    made = month_fleet(options.measurements // 2)
     sides = {"rumledger": [], "DuckDB": [], "Polars": []}
     peaks = {name: 0 for name in sides}
     with Place() as place:

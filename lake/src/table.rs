@@ -16,7 +16,8 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
 use futures::TryStreamExt as _;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use crate::{LakeError, Result, failpoint};
 
@@ -77,17 +78,28 @@ pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<Struct
 }
 
 /// Integers and times are written as differences, which makes the files both smaller and faster to
-/// write; everything is compressed by zstd.
+/// write; everything is compressed by zstd. What is nearly different in every row has no dictionary,
+/// and no smallest and greatest value that anybody would ask for.
 pub(crate) fn writer_properties() -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(64 * 1024))
-        .set_column_dictionary_enabled("raw".into(), false)
-        .set_column_dictionary_enabled("payload_sha256".into(), false);
-    for column in ["received_at", "usage_start", "usage_end", "offset"] {
+        .set_max_row_group_row_count(Some(64 * 1024));
+    for column in ["raw", "context", "payload_sha256"] {
         properties = properties
             .set_column_dictionary_enabled(column.into(), false)
-            .set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED);
+            .set_column_statistics_enabled(column.into(), EnabledStatistics::None);
+    }
+    for column in [
+        "received_at",
+        "usage_start",
+        "usage_end",
+        "offset",
+        "measurements.list.element.start",
+        "measurements.list.element.end",
+    ] {
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from(column), false)
+            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
     }
     properties.build()
 }

@@ -6,6 +6,7 @@ mod book;
 mod commands;
 mod demo;
 mod kill;
+mod memo;
 mod queries;
 mod support;
 mod tidy;

@@ -45,16 +45,29 @@ impl<'a> Text<'a> {
         if !self.escaped {
             return Ok(Cow::Borrowed(self.raw));
         }
-        unescape(self.raw).map(Cow::Owned).ok_or(Fault {
-            kind: FaultKind::Syntax("a lone surrogate in a string"),
-            offset: self.offset,
-        })
+        unescape(self.raw)
+            .map(Cow::Owned)
+            .ok_or(Fault { kind: FaultKind::Syntax(LONE_SURROGATE), offset: self.offset })
     }
 
     /// True if the string is this name, however it is escaped.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         if self.escaped { unescape(self.raw).is_some_and(|s| s == name) } else { self.raw == name }
+    }
+}
+
+/// A string that was unescaped while it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unescaped(Result<String, Fault>);
+
+impl Unescaped {
+    /// The string's own characters.
+    ///
+    /// # Errors
+    /// As [`Text::unescape`].
+    pub fn into_string(self) -> Result<String, Fault> {
+        self.0
     }
 }
 
@@ -427,6 +440,53 @@ impl<'a> Reader<'a> {
         Ok(Text { raw, escaped, offset })
     }
 
+    /// Takes a string that starts here, and unescapes it in the same pass: for long ones whose every
+    /// character is wanted.
+    pub fn long_string(&mut self) -> Result<Unescaped> {
+        if self.peek() != Some(b'"') {
+            return self.syntax("expected a string");
+        }
+        let offset = self.pos;
+        self.pos += 1;
+        let mut out = Some(String::with_capacity(self.bytes.len() - self.pos));
+        loop {
+            let Some(plain) = plain_text(&self.bytes[self.pos..]) else {
+                self.pos = self.bytes.len();
+                return self.fault(FaultKind::Incomplete);
+            };
+            let text = &self.text[self.pos..self.pos + plain];
+            self.pos += plain;
+            match self.bytes[self.pos] {
+                b'"' => {
+                    self.pos += 1;
+                    let lone = FaultKind::Syntax(LONE_SURROGATE);
+                    return Ok(Unescaped(
+                        out.map(|out| out + text).ok_or(Fault { kind: lone, offset }),
+                    ));
+                }
+                b'\\' => {
+                    let at = self.pos;
+                    self.escape()?;
+                    // The second half of a pair belongs to the escape of the first.
+                    if self.bytes[at + 1] == b'u'
+                        && self.bytes[self.pos..].starts_with(b"\\u")
+                        && hex4(&self.text[at + 2..]).is_some_and(|h| (0xd800..0xdc00).contains(&h))
+                    {
+                        self.escape()?;
+                    }
+                    let whole = out.as_mut().and_then(|out| {
+                        out.push_str(text);
+                        unescape_one(&self.text[at + 1..self.pos], out)
+                    });
+                    if whole.is_none_or(|rest| !rest.is_empty()) {
+                        out = None;
+                    }
+                }
+                _ => return self.syntax("a control character in a string"),
+            }
+        }
+    }
+
     fn escape(&mut self) -> Result<()> {
         self.pos += 1;
         match self.bytes.get(self.pos) {
@@ -478,6 +538,8 @@ impl<'a> Reader<'a> {
     }
 }
 
+const LONE_SURROGATE: &str = "a lone surrogate in a string";
+
 /// Unescapes a string whose escapes were checked; `None` for half a surrogate pair.
 fn unescape(raw: &str) -> Option<String> {
     let mut out = String::with_capacity(raw.len());
@@ -485,32 +547,37 @@ fn unescape(raw: &str) -> Option<String> {
     // Raw text has neither quotes nor control characters: the next of them is a backslash.
     while let Some(at) = plain_text(rest.as_bytes()) {
         out.push_str(&rest[..at]);
-        let code = rest.as_bytes()[at + 1];
-        rest = &rest[at + 2..];
-        out.push(match code {
-            b'"' => '"',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let high = hex4(rest)?;
-                rest = &rest[4..];
-                if (0xd800..0xdc00).contains(&high) {
-                    let low =
-                        hex4(rest.strip_prefix("\\u")?).filter(|l| (0xdc00..0xe000).contains(l))?;
-                    rest = &rest[6..];
-                    char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?
-                } else {
-                    char::from_u32(high)?
-                }
-            }
-            plain => char::from(plain),
-        });
+        rest = unescape_one(&rest[at + 1..], &mut out)?;
     }
     out.push_str(rest);
     Some(out)
+}
+
+/// Unescapes what stands behind a backslash, and gives what follows.
+fn unescape_one<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
+    let mut rest = &text[1..];
+    out.push(match text.as_bytes()[0] {
+        b'"' => '"',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let high = hex4(rest)?;
+            rest = &rest[4..];
+            if (0xd800..0xdc00).contains(&high) {
+                let low =
+                    hex4(rest.strip_prefix("\\u")?).filter(|l| (0xdc00..0xe000).contains(l))?;
+                rest = &rest[6..];
+                char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?
+            } else {
+                char::from_u32(high)?
+            }
+        }
+        plain => char::from(plain),
+    });
+    Some(rest)
 }
 
 fn hex4(text: &str) -> Option<u32> {
@@ -608,13 +675,35 @@ mod tests {
             prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?}", ours, theirs.err());
         }
 
+        /// The two ways to read a string find the same fault at the same place.
+        #[test]
+        fn a_long_string_is_read_as_a_short_one(rest in "[a-c\"\\\\\u{1}\u{9}é0-9un]{0,40}") {
+            let text = format!("\"{rest}");
+            let (mut short, mut long) = (Reader::new(&text, 64), Reader::new(&text, 64));
+            match (short.scalar(), long.long_string()) {
+                (Ok(Scalar::String(short)), Ok(long)) => {
+                    prop_assert_eq!(short.unescape().map(Cow::into_owned), long.into_string());
+                }
+                (Err(short), Err(long)) => prop_assert_eq!(short, long),
+                (short, long) => prop_assert!(false, "{:?} {:?}", short, long),
+            }
+            prop_assert_eq!(short.offset(), long.offset());
+        }
+
         #[test]
         fn unescapes_as_serde_json(inner in r#"([a-zé☃]|\\[nrtbf/"\\]|\\u[0-9a-fA-F]{4}|\\ud83d\\ude00){0,12}"#) {
             let text = format!("\"{inner}\"");
             let mut reader = Reader::new(&text, 64);
             let Ok(Scalar::String(string)) = reader.scalar() else { panic!("no string: {text}") };
             let theirs: Option<String> = serde_json::from_str(&text).ok();
-            prop_assert_eq!(string.unescape().ok().map(Cow::into_owned), theirs);
+            prop_assert_eq!(string.unescape().ok().map(Cow::into_owned), theirs.clone());
+            let mut reader = Reader::new(&text, 64);
+            let long = reader.long_string().unwrap().into_string();
+            prop_assert_eq!(reader.offset(), text.len());
+            if let (Err(long), Err(short)) = (&long, string.unescape()) {
+                prop_assert_eq!(*long, short);
+            }
+            prop_assert_eq!(long.ok(), theirs);
         }
     }
 }

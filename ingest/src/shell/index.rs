@@ -277,10 +277,13 @@ impl Index {
         accepted: impl Iterator<Item = (ReportKey, Digest)>,
         journal: &Table,
     ) -> Result<()> {
+        // In the order of the keys one insertion walks where the one before has been.
+        let mut accepted: Vec<(ReportKey, Digest)> = accepted.collect();
+        accepted.sort_unstable_by_key(|(key, _)| key.0);
         let mut at = LAYOUT.to_vec();
         at.extend_from_slice(journal.id()?.as_bytes());
         at.extend_from_slice(&journal.version().to_be_bytes());
-        self.insert(accepted, Some(at))?;
+        self.insert(accepted.into_iter(), Some(at))?;
         self.version = journal.version();
         Ok(())
     }

@@ -214,7 +214,8 @@ impl Gathered {
     /// # Errors
     /// Only if the columns do not fit the schema, which would be a bug.
     pub fn finish(&mut self) -> Result<Batch> {
-        let mut gathered = std::mem::take(self);
+        let next = Gathered { rows: Rows::like(&self.rows), ..Gathered::default() };
+        let mut gathered = std::mem::replace(self, next);
         Ok(Batch {
             rows: gathered.rows.finish()?,
             fresh: gathered.fresh,

@@ -81,6 +81,13 @@ fn micros(seconds: EpochSeconds) -> i64 {
 }
 
 impl Rows {
+    /// Room for as many bytes of evidence as another batch holds.
+    #[must_use]
+    pub fn like(other: &Rows) -> Rows {
+        let bytes = other.raw.values_slice().len();
+        Rows { raw: BinaryBuilder::with_capacity(other.len(), bytes), ..Rows::default() }
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.received_at.len()

@@ -2,7 +2,7 @@
 //! but what is JSON at all, and how deep and how long.
 
 use super::ReportLimits;
-use crate::core::json::{Fault, FaultKind, Kind, Reader, Scalar, Text};
+use crate::core::json::{Fault, FaultKind, Kind, Reader, Scalar, Unescaped};
 
 /// The outer object.
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub(super) struct Envelope<'a> {
 }
 
 pub(super) enum Payload<'a> {
-    Text(Text<'a>),
+    Text(Unescaped),
     /// Read in place; its own JSON text is what is digested.
     Object(Box<PayloadFields<'a>>, &'a str),
     OfAnotherType,
@@ -82,10 +82,7 @@ pub(super) fn read_envelope<'a>(
 
 fn read_payload<'a>(reader: &mut Reader<'a>, limits: &ReportLimits) -> Read<Payload<'a>> {
     match reader.kind()? {
-        Kind::String => match reader.scalar()? {
-            Scalar::String(text) => Ok(Payload::Text(text)),
-            _ => Ok(Payload::OfAnotherType),
-        },
+        Kind::String => reader.long_string().map(Payload::Text),
         Kind::Object => {
             reader.skip_whitespace();
             let whole = reader.rest();

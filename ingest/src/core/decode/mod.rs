@@ -117,7 +117,8 @@ fn interpret(
             check(&fields, envelope.signature, sha256(text.as_bytes()), readings)
         }
         Some(Payload::Text(text)) => {
-            let payload = text.unescape().map_err(|f| refusal(f, "the payload string", limits))?;
+            let payload =
+                text.into_string().map_err(|f| refusal(f, "the payload string", limits))?;
             let digest = sha256(payload.as_bytes());
             readings.payload_sha256 = Some(digest);
             let mut reader = Reader::new(&payload, limits.depth_max);
@@ -130,7 +131,7 @@ fn interpret(
             reader.end().map_err(in_payload)?;
             let report = check(&fields, envelope.signature, digest, readings)?;
             drop(fields);
-            let signed_payload = Some(payload.into_owned().into_bytes());
+            let signed_payload = Some(payload.into_bytes());
             Ok(DecodedReport { signed_payload, ..report })
         }
     }

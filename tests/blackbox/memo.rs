@@ -1,0 +1,76 @@
+//! What a run found is remembered, and never believed for longer than it holds.
+
+use crate::support::Place;
+
+const RECONCILE: &[&str] = &["-q", "reconcile", "--period", "2026-10", "--format", "csv"];
+const DRY: &[&str] = &["-q", "reconcile", "--period", "2026-10", "--format", "csv", "--dry-run"];
+
+fn lines(csv: &str) -> usize {
+    csv.lines().count() - 1
+}
+
+#[test]
+fn a_run_with_nothing_new_finds_what_a_full_one_finds() {
+    let place = Place::with_fleet(&["--reports", "1200", "--devices", "60"]);
+    let memo = place.path("lake/_cache/reconcile/2026-10.json");
+    // Half of the reports at first. There are exceptions: one device is in nobody's book.
+    std::fs::create_dir(place.path("later")).unwrap();
+    let later = place.path("fleet/reports/r0000001.json");
+    let later = if later.exists() { later } else { place.path("fleet/reports/r0000001.xml") };
+    std::fs::rename(&later, place.path("later/rest")).unwrap();
+    place.ok(3, &["-q", "ingest", "files", "fleet/reports"]);
+
+    // A dry run that would post something remembers nothing.
+    let planned = place.ok(3, DRY);
+    assert!(lines(&planned) > 0 && !memo.exists());
+    assert_eq!(place.ok(3, RECONCILE), planned);
+    assert!(memo.exists());
+    for args in [RECONCILE, DRY] {
+        assert_eq!(lines(&place.ok(3, args)), 0);
+    }
+    // Damaged or gone, it is only a cache.
+    for damage in ["", "{}", "no JSON"] {
+        std::fs::write(&memo, damage).unwrap();
+        assert_eq!(lines(&place.ok(3, RECONCILE)), 0);
+        assert!(std::fs::read_to_string(&memo).unwrap().contains("standing"), "kept anew");
+    }
+    std::fs::remove_file(&memo).unwrap();
+    assert_eq!(lines(&place.ok(3, DRY)), 0);
+
+    // What it says is not asked where something changed: usage, the book, the ledger, the zones.
+    place.ok(3, &["-q", "ingest", "files", "later"]);
+    let more = place.ok(3, RECONCILE);
+    assert!(lines(&more) > 0, "usage that came later is posted");
+    assert_eq!(lines(&place.ok(3, RECONCILE)), 0);
+    let prices = place.path("fleet/book/prices.csv");
+    let dearer = std::fs::read_to_string(&prices).unwrap().replace("42.000000", "43.000000");
+    std::fs::write(&prices, dearer).unwrap();
+    place.ok(0, &["-q", "book", "import", "fleet/book"]);
+    assert!(lines(&place.ok(3, DRY)) > 0, "a price that changed is posted");
+    assert!(lines(&place.ok(3, RECONCILE)) > 0);
+    assert_eq!(lines(&place.ok(3, RECONCILE)), 0);
+    place.ok(0, &["-q", "close", "--period", "2026-10"]);
+    assert_eq!(lines(&place.ok(3, RECONCILE)), 0);
+    let kept = std::fs::read_to_string(&memo).unwrap();
+    let other_clocks = kept.replacen("\"America/New_York\":\"", "\"America/New_York\":\"1 ", 1);
+    assert_ne!(kept, other_clocks);
+    std::fs::write(&memo, other_clocks).unwrap();
+    assert_eq!(lines(&place.ok(3, RECONCILE)), 0);
+    assert_eq!(std::fs::read_to_string(&memo).unwrap(), kept, "a run in full kept it anew");
+    // One account at a time is computed as ever.
+    assert_eq!(
+        lines(&place.ok(3, &[RECONCILE, &["--account", "northwind.example/Core"]].concat())),
+        0
+    );
+}
+
+/// The exceptions that are remembered are those of a full run: they decide the exit status.
+#[test]
+fn a_remembered_run_without_exceptions_exits_0() {
+    let place = Place::with_fleet(&["--reports", "60", "--devices", "10", "--broken", "0"]);
+    place.ok(0, &["-q", "ingest", "files", "fleet/reports"]);
+    let full = place.run(RECONCILE).status;
+    for _ in 0..2 {
+        assert_eq!(place.run(RECONCILE).status, full);
+    }
+}
