@@ -73,26 +73,36 @@ def plain_book(made, book):
     """The fleet's book with every account in UTC and every usage charge by licence-days, flat, at 1: so
     that a ledger line's quantity is what the peers compute."""
     shutil.copytree(made / "book", book)
-    with open(book / "accounts.csv") as file:
-        accounts = list(csv.DictReader(file))
+    accounts = read(book / "accounts.csv")
     for account in accounts:
         account["time_zone"] = "UTC"
-    with open(book / "accounts.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, accounts[0].keys())
-        writer.writeheader()
-        writer.writerows(accounts)
-    with open(book / "prices.csv") as file:
-        prices = list(csv.DictReader(file))
-    seen = {}
-    for price in prices:
+    plain = dict(charge="usage", measure="license-days", tier_mode="flat", tier_up_to="", unit_price="1", package_size="",
+                 valid_from="2026-01-01")
+    prices = {}
+    for price in read(book / "prices.csv"):
         if price["charge"] == "usage":
-            price.update(measure="license-days", tier_mode="flat", tier_up_to="", unit_price="1", package_size="",
-                         valid_from="2026-01-01")
-            seen.setdefault((price["price_plan"], price["entitlement_tag"]), price)
-    with open(book / "prices.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, prices[0].keys())
-        writer.writeheader()
-        writer.writerows(seen.values())
+            prices.setdefault((price["price_plan"], price["entitlement_tag"]), {**price, **plain})
+    # A purchase without a plan is a shortage that is not charged: here it is, so that it shows.
+    items = {c["entitlement_tag"]: c["equivalence"] or c["entitlement_tag"] for c in read(book / "catalog.csv")}
+    currencies = {(a["smart_account"], a["virtual_account"]): a["currency"] for a in accounts}
+    purchases = read(book / "purchases.csv")
+    for purchase in purchases:
+        if not purchase["price_plan"]:
+            currency = currencies[purchase["smart_account"], purchase["virtual_account"]]
+            plan, item = f"bench-{currency}", items[purchase["entitlement_tag"]]
+            purchase["price_plan"] = plan
+            prices[plan, item] = {**next(iter(prices.values())), **plain, "price_plan": plan, "entitlement_tag": item,
+                                  "currency": currency}
+    for name, rows in (("accounts", accounts), ("prices", list(prices.values())), ("purchases", purchases)):
+        with open(book / f"{name}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def our_quantities(text):

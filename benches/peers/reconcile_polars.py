@@ -22,7 +22,7 @@ instant = pl.Datetime("us", "UTC")
 
 
 def csv(name):
-    return pl.scan_csv(f"{book}/{name}.csv", infer_schema=False, missing_utf8_is_empty_string=True)
+    return pl.scan_csv(f"{book}/{name}.csv", infer_schema=False).fill_null("")
 
 
 def moment(name):
