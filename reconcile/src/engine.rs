@@ -93,11 +93,14 @@ pub async fn sql_session(
 
 /// Claims that are held at once: 768 MiB of them, beside 32 bytes a report.
 const CLAIMS_MAX: usize = 24 << 20;
+/// Beyond so many parts the bound gives way.
+const PARTS_MAX: u64 = 4096;
 
 /// The journal at one version, with the book's groups and items, ready to be asked for claims.
 pub struct Evidence {
     session: SessionContext,
     lookup: Arc<Lookup>,
+    claims_max: usize,
 }
 
 /// What a report's PI and tag mean.
@@ -118,7 +121,13 @@ impl Evidence {
         let groups = read_groups(&session, book).await?.finish().into_iter().collect();
         let grouped = book.catalog.iter().filter(|c| !c.equivalence.is_empty());
         let items = grouped.map(|c| (c.tag.clone(), c.equivalence.clone())).collect();
-        Ok(Evidence { session, lookup: Arc::new(Lookup { groups, items }) })
+        Ok(Evidence { session, lookup: Arc::new(Lookup { groups, items }), claims_max: CLAIMS_MAX })
+    }
+
+    /// Holds at most so many claims at once.
+    #[must_use]
+    pub fn with_claims_max(self, claims_max: usize) -> Evidence {
+        Evidence { claims_max, ..self }
     }
 
     /// Calls `each` with all claims that touch `[from, to)`, the groups whole. Where they are too many
@@ -133,22 +142,32 @@ impl Evidence {
         start: impl Fn() -> S,
         mut each: impl FnMut(&mut S, Claims),
     ) -> Result<S> {
-        let mut parts = 1;
-        'anew: loop {
+        let mut of = 1;
+        loop {
             let mut state = start();
-            for number in 0..parts {
-                let part = Part { number, of: parts };
-                match self.part(from, to, part).await? {
-                    Some(claims) => each(&mut state, claims),
-                    None => {
-                        parts *= 2;
-                        tracing::debug!(parts, "the claims are too many to be held at once");
-                        continue 'anew;
-                    }
-                }
+            if self.in_parts(of, from, to, |claims| each(&mut state, claims)).await? {
+                return Ok(state);
             }
-            return Ok(state);
+            of *= 2;
+            tracing::debug!(of, "the claims are too many to be held at once");
         }
+    }
+
+    /// Calls `each` with one of so many parts after another; false if one is too large.
+    async fn in_parts(
+        &self,
+        of: u64,
+        from: EpochSeconds,
+        to: EpochSeconds,
+        mut each: impl FnMut(Claims),
+    ) -> Result<bool> {
+        for number in 0..of {
+            match self.part(from, to, Part { number, of }).await? {
+                Some(claims) => each(claims),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// One part of the claims, read on all cores; `None` if they are too many.
@@ -167,6 +186,8 @@ impl Evidence {
         let query = self.session.sql(include_str!("sql/claims.sql")).await?;
         let query = query.with_param_values(vec![("from", instant(from)), ("to", instant(to))])?;
         let held = Arc::new(AtomicUsize::new(0));
+        // A group cannot be cut: in so many parts, what is large is one group.
+        let claims_max = if part.of < PARTS_MAX { self.claims_max } else { usize::MAX };
         let mut running = JoinSet::new();
         for mut rows in query.execute_stream_partitioned().await? {
             let (lookup, held) = (Arc::clone(&self.lookup), Arc::clone(&held));
@@ -175,7 +196,7 @@ impl Evidence {
                 let mut claims = Claims::default();
                 while let Some(batch) = rows.next().await {
                     let more = collector.take(&batch?, &mut claims)?;
-                    if held.fetch_add(more, Ordering::Relaxed) + more > CLAIMS_MAX {
+                    if held.fetch_add(more, Ordering::Relaxed) + more > claims_max {
                         return Ok(None);
                     }
                 }

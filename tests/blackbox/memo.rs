@@ -1,4 +1,11 @@
-//! What a run found is remembered, and never believed for longer than it holds.
+//! What a run found is remembered, and never believed for longer than it holds; and what does not fit
+//! into memory at once is read in parts.
+
+use std::collections::BTreeMap;
+
+use lake::Lake;
+use reconcile::core::claims::Claims;
+use reconcile::engine::Evidence;
 
 use crate::support::Place;
 
@@ -71,4 +78,52 @@ fn a_remembered_run_without_exceptions_exits_0() {
     for _ in 0..2 {
         assert_eq!(place.run(RECONCILE).status, full);
     }
+}
+
+/// Everything that claims say, by item, PI and time; and how many groups there are.
+type Said = BTreeMap<(String, String, u64), Vec<(i64, i64, i64)>>;
+
+fn take(said: &mut (Said, usize), claims: &Claims) {
+    for (item, of_group) in claims.groups().into_iter().filter(|(_, c)| !c.is_empty()) {
+        said.1 += 1;
+        for claim in of_group {
+            let facts = &claims.facts[claim.report];
+            let pi = claims.names.pi_of(facts.pi).to_string();
+            let key = (item.to_owned(), pi, facts.report_id);
+            let all = said.0.entry(key).or_default();
+            all.push((claim.start, claim.end, claim.value));
+            all.sort_unstable();
+        }
+    }
+}
+
+#[test]
+fn claims_that_are_too_many_come_in_parts_and_groups_stay_whole() {
+    let place = Place::with_fleet(&["--reports", "2000", "--devices", "100"]);
+    place.ok(3, &["-q", "ingest", "files", "fleet/reports"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let read = |claims_max: usize| {
+        let lake = Lake::open(place.path("lake").to_str().unwrap()).unwrap();
+        runtime.block_on(async {
+            let journal = lake.table("journal").await.unwrap();
+            let book = lake::load_book(&lake, None).await.unwrap().book;
+            let evidence = Evidence::prepare(journal.as_ref(), &book).await.unwrap();
+            let parts = std::cell::Cell::new(0);
+            let evidence = evidence.with_claims_max(claims_max);
+            let said = evidence
+                .claims(0, i64::from(u32::MAX), Default::default, |said, claims| {
+                    parts.set(parts.get() + 1);
+                    take(said, &claims);
+                })
+                .await
+                .unwrap();
+            (said, parts.get())
+        })
+    };
+    let (whole, parts) = read(usize::MAX);
+    assert_eq!(parts, 1);
+    assert!(whole.0.len() > 1500 && whole.1 > 50, "{} of {} groups", whole.0.len(), whole.1);
+    let (pieced, parts) = read(400);
+    assert!(parts > 8, "{parts} parts");
+    assert!(pieced == whole);
 }
