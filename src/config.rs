@@ -295,8 +295,8 @@ pub fn start_with_a_lean_allocator() {
     use std::os::unix::process::CommandExt as _;
     const SETTINGS: [(&str, &str); 3] = [
         ("MALLOC_ARENA_MAX", "2"),
-        ("MALLOC_MMAP_THRESHOLD_", "33554432"),
-        ("MALLOC_TRIM_THRESHOLD_", "134217728"),
+        ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+        ("MALLOC_TRIM_THRESHOLD_", "1048576"),
     ];
     if SETTINGS.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
         return;
