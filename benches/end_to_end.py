@@ -256,10 +256,7 @@ def main():
             sys.exit(f"{needed} is not there: cargo build --release -p rumledger -p benches")
     print(machine(), flush=True)
     table = Table("The whole path", ["what", "ratio", "must", "figures", "spread"])
-    for part in options.only.split(","):
-        PARTS[part](options, table)
-    print()
-    print(table.markdown())
+    table.fill(PARTS, options)
 
 
 if __name__ == "__main__":

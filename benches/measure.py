@@ -121,6 +121,13 @@ class Table:
         self.rows.append([str(cell) for cell in cells])
         print("  ".join(str(cell) for cell in cells), flush=True)
 
+    def fill(self, parts, options):
+        """Measures the parts that are asked for, and prints the table."""
+        for part in options.only.split(","):
+            parts[part](options, self)
+        print()
+        print(self.markdown())
+
     def markdown(self):
         lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
         lines.append("|" + " --- |" * len(self.columns))

@@ -171,10 +171,7 @@ def main():
     versions = environment()
     print(machine(), versions, sep="; ", flush=True)
     table = Table("Peers", ["what", "ratio", "must", "figures", "spread"])
-    for part in options.only.split(","):
-        PARTS[part](options, table)
-    print()
-    print(table.markdown())
+    table.fill(PARTS, options)
 
 
 if __name__ == "__main__":

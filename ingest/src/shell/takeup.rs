@@ -12,7 +12,7 @@ use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::{Appended, LakeError, Table};
 use schemas::disposition::{Disposition, Reason};
@@ -78,7 +78,6 @@ pub fn take_up(
 ) -> Result<TakenUp> {
     let mut total = TakenUp::default();
     let suspended = format!("{}={}/", journal::PARTITION_COLUMN, Disposition::Suspended.as_str());
-    let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
     let mut done: BTreeSet<String> = BTreeSet::new();
     // After every commit, of ours or another's, the files are those of a newer version.
     'version: loop {
@@ -99,7 +98,7 @@ pub fn take_up(
                 if !go_on() {
                     return Ok(total);
                 }
-                let rows = runtime.block_on(read_file(journal, file, &names))?;
+                let rows = runtime.block_on(read_file(journal, file))?;
                 let Some(exchange) = judge_rows(&rows, index, judging, reasons, &mut total)? else {
                     done.insert(file.clone());
                     continue;
@@ -134,20 +133,15 @@ async fn judge_together(
     judging: &Judging,
     reasons: Option<&BTreeSet<Reason>>,
 ) -> Result<Option<u64>> {
-    let read = |e| TakeUpError::Read(Box::new(e));
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-    let provider = journal.provider_of_files(&session, files.to_vec()).await?;
-    let mut rows = session.read_table(provider).map_err(read)?;
+    let mut rows = rows_of(journal, files).await?;
     if let Some(reasons) = reasons {
         let words = reasons.iter().map(|reason| lit(reason.as_str())).collect();
-        rows = rows.filter(col("reason").in_list(words, false)).map_err(read)?;
+        rows = rows.filter(col("reason").in_list(words, false)).map_err(unread)?;
     }
-    let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
-    let rows = rows.select_columns(&names).map_err(read)?;
-    let mut rows = rows.execute_stream().await.map_err(read)?;
+    let mut rows = rows.execute_stream().await.map_err(unread)?;
     let mut judged = TakenUp::default();
     while let Some(batch) = rows.next().await {
-        let batch = in_types_of(&SCHEMA, &batch.map_err(read)?)?;
+        let batch = in_types_of(&SCHEMA, &batch.map_err(unread)?)?;
         if judge_rows(&batch, index, judging, reasons, &mut judged)?.is_some() {
             return Ok(None);
         }
@@ -221,24 +215,25 @@ fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::Arr
         .ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?)
 }
 
-/// Columns of all rows of one file, in the journal's own types.
-async fn read_file(journal: &Table, file: &str, columns: &[&str]) -> Result<RecordBatch> {
-    let read = |e| TakeUpError::Read(Box::new(e));
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-    let provider = journal.provider_of_files(&session, vec![file.to_owned()]).await?;
-    let batches = session
-        .read_table(provider)
-        .and_then(|rows| rows.select_columns(columns))
-        .map_err(read)?
-        .collect()
-        .await
-        .map_err(read)?;
-    let places: Result<Vec<usize>, ArrowError> =
-        columns.iter().map(|name| SCHEMA.index_of(name)).collect();
-    let schema = Arc::new(SCHEMA.project(&places?)?);
+/// All rows of one file, in the journal's own types.
+async fn read_file(journal: &Table, file: &String) -> Result<RecordBatch> {
+    let rows = rows_of(journal, std::slice::from_ref(file)).await?;
+    let batches = rows.collect().await.map_err(unread)?;
     let batches =
-        batches.iter().map(|batch| in_types_of(&schema, batch)).collect::<Result<Vec<_>, _>>()?;
-    Ok(concat_batches(&schema, &batches)?)
+        batches.iter().map(|batch| in_types_of(&SCHEMA, batch)).collect::<Result<Vec<_>, _>>()?;
+    Ok(concat_batches(&SCHEMA, &batches)?)
+}
+
+/// The rows of some files, all columns in their order.
+async fn rows_of(journal: &Table, files: &[String]) -> Result<DataFrame> {
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let provider = journal.provider_of_files(&session, files.to_vec()).await?;
+    let names: Vec<&str> = SCHEMA.fields().iter().map(|f| f.name().as_str()).collect();
+    session.read_table(provider).and_then(|rows| rows.select_columns(&names)).map_err(unread)
+}
+
+fn unread(error: datafusion::error::DataFusionError) -> TakeUpError {
+    TakeUpError::Read(Box::new(error))
 }
 
 /// A reader may give texts and bytes in another layout (views, dictionaries).

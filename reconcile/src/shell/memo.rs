@@ -31,10 +31,7 @@ pub struct Standing {
 
 impl Standing {
     /// Where they stand now.
-    ///
-    /// # Errors
-    /// If the lake cannot be read.
-    pub async fn now(lake: &Lake) -> Result<Standing> {
+    async fn now(lake: &Lake) -> Result<Standing> {
         let at = async |name| -> Result<String> {
             Ok(lake.table(name).await?.map_or(Ok(String::new()), |table| table.stands_at())?)
         };
@@ -72,19 +69,28 @@ fn path(cache_dir: &Path, period: Period) -> PathBuf {
 }
 
 /// The exceptions of a period, if a run has found that nothing is to be posted and nothing it stood
-/// on has changed since.
-#[must_use]
-pub fn recall(cache_dir: &Path, period: Period, now: &Standing) -> Option<Vec<ExceptionRow>> {
-    let memo: Memo = serde_json::from_slice(&std::fs::read(path(cache_dir, period)).ok()?).ok()?;
+/// on has changed since. The lake is asked only where something is remembered.
+///
+/// # Errors
+/// If the lake cannot be read.
+pub async fn recall(
+    lake: &Lake,
+    cache_dir: &Path,
+    period: Period,
+) -> Result<Option<Vec<ExceptionRow>>> {
+    let memo = std::fs::read(path(cache_dir, period)).ok();
+    let Some(memo) = memo.and_then(|bytes| serde_json::from_slice::<Memo>(&bytes).ok()) else {
+        return Ok(None);
+    };
     let same = memo.rumledger == env!("CARGO_PKG_VERSION")
-        && memo.standing == *now
+        && memo.standing == Standing::now(lake).await?
         && memo.zones.iter().all(|(name, known)| {
             TimeZone::get(name).is_ok_and(|zone| transitions(&zone, period) == *known)
         });
     if !same {
-        return None;
+        return Ok(None);
     }
-    memo.exceptions.into_iter().map(|stored| stored.row(period)).collect()
+    Ok(memo.exceptions.into_iter().map(|stored| stored.row(period)).collect())
 }
 
 /// Keeps what a run found. That it cannot be kept costs the next run its time, and nothing else.

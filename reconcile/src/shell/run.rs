@@ -209,7 +209,7 @@ pub async fn reconcile(
     clock: &(dyn Fn() -> EpochSeconds + Sync),
 ) -> Result<Reconciled> {
     if account.is_none()
-        && let Some(exceptions) = memo::recall(cache_dir, period, &Standing::now(lake).await?)
+        && let Some(exceptions) = memo::recall(lake, cache_dir, period).await?
     {
         return Ok(Reconciled { lines: Vec::new(), exceptions });
     }

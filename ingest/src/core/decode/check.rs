@@ -55,11 +55,10 @@ pub(super) fn check(
         }
     }
     let (signer, signature) = check_signature(signature, udi.as_ref(), &mut faults);
-    let is_named = udi.is_some();
     readings.udi = udi;
     faults.first()?;
     check_intervals(&readings.measurements)?;
-    let (true, Some(report_id)) = (is_named, report_id) else {
+    let (Some(_), Some(report_id)) = (&readings.udi, report_id) else {
         return Err((Reason::MissingField, "the report does not say whose it is".to_owned()));
     };
     Ok(DecodedReport {
