@@ -120,13 +120,14 @@ impl Lake {
         Ok(Some(Table::new(name, delta)))
     }
 
-    /// The newest version of a table, which is made if it is not there.
+    /// The newest version of a table, which is made if it is not there. One that an earlier version of
+    /// rumledger made gets the columns that it lacks.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn ensure(&self, name: &str, layout: &Layout) -> Result<Table> {
         if let Some(table) = self.table(name).await? {
-            return Ok(table);
+            return table.with_columns_of(&layout.schema).await;
         }
         self.store.make_root(&self.root, name)?;
         let delta = self.delta(name)?;

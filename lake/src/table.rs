@@ -117,6 +117,29 @@ impl Table {
         move |source| LakeError::delta(&name, what, source)
     }
 
+    /// The table with all columns of a schema; those that it lacks are added, and null in its rows.
+    pub(crate) async fn with_columns_of(mut self, schema: &SchemaRef) -> Result<Table> {
+        let held = self.delta.snapshot().map_err(self.failed("read"))?.schema();
+        let mut missing = delta_columns(&self.name, schema)?;
+        missing.retain(|field| held.field(field.name()).is_none());
+        if missing.is_empty() {
+            return Ok(self);
+        }
+        let added = self.delta.clone().add_columns().with_fields(missing).await;
+        match added {
+            Ok(delta) => self.delta = delta,
+            // Somebody else may have added them at this moment.
+            Err(error) => {
+                self.refresh().await?;
+                let held = self.delta.snapshot().map_err(self.failed("read"))?.schema();
+                if schema.fields().iter().any(|field| held.field(field.name()).is_none()) {
+                    return Err(LakeError::delta(&self.name, "add columns to", error));
+                }
+            }
+        }
+        Ok(self)
+    }
+
     /// The version that is loaded.
     #[must_use]
     pub fn version(&self) -> u64 {

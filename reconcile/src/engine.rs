@@ -13,7 +13,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{SessionConfig, SessionContext, lit};
 use futures::StreamExt as _;
 use lake::Table;
 use schemas::book::{Book, ManagedBy};
@@ -46,15 +46,31 @@ pub fn session() -> Result<SessionContext> {
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
-/// Registers a table of the lake, or an empty one of its schema.
-async fn register(
+/// Registers a table of the lake, or an empty one of its schema. What an earlier version of rumledger
+/// made may lack columns: they are null.
+pub(crate) async fn register(
     session: &SessionContext,
     name: &str,
     table: Option<&Table>,
     schema: &SchemaRef,
 ) -> Result<()> {
     match table {
-        Some(table) => session.register_table(name, table.provider(session).await?)?,
+        Some(table) => {
+            let provider = table.provider(session).await?;
+            let held = provider.schema();
+            let missing: Vec<_> =
+                schema.fields().iter().filter(|f| held.index_of(f.name()).is_err()).collect();
+            if missing.is_empty() {
+                session.register_table(name, provider)?
+            } else {
+                let mut rows = session.read_table(provider)?;
+                for field in missing {
+                    let null = lit(ScalarValue::try_new_null(field.data_type())?);
+                    rows = rows.with_column(field.name(), null)?;
+                }
+                session.register_table(name, rows.into_view())?
+            }
+        }
         None => session
             .register_table(name, Arc::new(MemTable::try_new(schema.clone(), vec![vec![]])?))?,
     };
@@ -91,7 +107,7 @@ pub async fn sql_session(
     Ok(session)
 }
 
-/// Claims that are held at once: 768 MiB of them, beside 32 bytes a report.
+/// Claims that are held at once: 768 MiB of them, beside 64 bytes a report.
 const CLAIMS_MAX: usize = 24 << 20;
 /// Beyond so many parts the bound gives way.
 const PARTS_MAX: u64 = 4096;
@@ -307,6 +323,7 @@ impl Collector {
         let (signatures, subscriptions) = (column(5)?, column(6)?);
         let (smart, virtual_) = (column(7)?, column(8)?);
         let measurements = Measurements::new(batch.column(9).as_list())?;
+        let digests = column(10)?;
         let mut taken = 0;
         for i in 0..batch.num_rows() {
             let (pi, new) = claims.names.pi(pids.value(i), serials.value(i));
@@ -325,6 +342,7 @@ impl Collector {
                     .map(|(s, v)| (claims.names.text(s), claims.names.text(v))),
                 utility: utility.is_valid(i) && utility.value(i),
                 verified: text_at(&signatures, i) == Some("verified"),
+                payload_sha256: digests.value(i).parse().map_err(ReconcileError::Journal)?,
             };
             let item = self.lookup.items.get(tag).map_or(tag, String::as_str);
             let item = claims.names.text(item);

@@ -22,6 +22,8 @@ pub enum ReconcileError {
     Interrupted(#[from] tokio::task::JoinError),
     #[error("the ledger holds a line that cannot be read: {0}")]
     Ledger(String),
+    #[error("the journal holds a report that cannot be read: {0}")]
+    Journal(String),
     #[error("accounts.csv has no account {0}")]
     NoAccount(schemas::book::AccountId),
 }

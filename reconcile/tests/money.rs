@@ -104,6 +104,7 @@ fn compute(book: &Book, period: Period, claims: &[Claimed]) -> Charges {
         // Groups have numbers of their own; their names here are texts like any other.
         let group = Group::Several(u64::from(all.names.text(&c.group)));
         let facts = ReportFacts {
+            payload_sha256: schemas::merkle::Hash::default(),
             report_id: c.facts.report_id,
             pi: all.names.pi("P", &c.facts.serial).0,
             tag: all.names.text(&c.facts.tag),

@@ -1,10 +1,12 @@
 //! Ledger lines: what has been posted (contract 3.9, 4, 5).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::journal::timestamp;
+use crate::merkle::{self, Hash};
 use crate::period::{EpochSeconds, Period, rfc3339};
 use crate::quantity::{AMOUNT_SCALE, QUANTITY_SCALE, amount_text, decimal_text, minor_digits};
 
@@ -108,11 +110,51 @@ pub struct Line {
     pub price_plan: String,
     /// Millionths; `None` where nothing was consumed.
     pub verified_share: Option<i128>,
-    /// Not computed yet: blank until lines carry their Merkle root.
+    /// Merkle root over what the line stands on.
     pub evidence_root: String,
     /// How many lines the key had before this one.
     pub lines_before: u64,
+    /// What the lines before it come to: this line brings them to its target.
+    pub quantity_before: i128,
+    pub amount_before: i128,
+    /// What changed since the line before; of an adjustment.
+    pub cause: String,
+    /// The parts of `evidence_root`: the root of the reports, and the leaves of the terms and of what
+    /// was purchased.
+    pub usage_root: String,
+    pub terms_leaf: String,
+    pub purchased_leaf: String,
+    /// `None` until it is posted.
+    pub posting: Option<Posting>,
 }
+
+/// What posting adds to a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posting {
+    /// Place among the lines of its posted period, from 0.
+    pub sequence: u64,
+    pub posted_at: EpochSeconds,
+    /// The versions of its inputs that the run pinned.
+    pub journal_version: Option<u64>,
+    pub book_version: Option<u64>,
+    /// Link of the period's chain: [`merkle::link`] of the line before and of this one.
+    pub chain: String,
+}
+
+/// Columns of a line's record beside those of a statement.
+pub const RECORD_COLUMNS: [&str; 11] = [
+    "lines_before",
+    "quantity_before",
+    "amount_before",
+    "cause",
+    "usage_root",
+    "terms_leaf",
+    "purchased_leaf",
+    "sequence",
+    "posted_at",
+    "journal_version",
+    "book_version",
+];
 
 /// The columns of a statement, in the order of contract 4.
 pub const STATEMENT_COLUMNS: [&str; 21] = [
@@ -168,6 +210,42 @@ impl Line {
             self.evidence_root.clone(),
         ]
     }
+
+    /// Everything that the line says, as it is hashed: a JSON object of texts, its keys in order, without
+    /// spaces. Only of a posted line.
+    #[must_use]
+    pub fn record(&self) -> Option<BTreeMap<&'static str, String>> {
+        let posting = self.posting.as_ref()?;
+        let version = |v: Option<u64>| v.map(|v| v.to_string()).unwrap_or_default();
+        let digits = minor_digits(&self.currency).unwrap_or(AMOUNT_SCALE);
+        let more = [
+            self.lines_before.to_string(),
+            decimal_text(self.quantity_before, QUANTITY_SCALE),
+            amount_text(self.amount_before, digits),
+            self.cause.clone(),
+            self.usage_root.clone(),
+            self.terms_leaf.clone(),
+            self.purchased_leaf.clone(),
+            posting.sequence.to_string(),
+            rfc3339(posting.posted_at),
+            version(posting.journal_version),
+            version(posting.book_version),
+        ];
+        let columns = STATEMENT_COLUMNS.into_iter().zip(self.cells());
+        Some(columns.chain(RECORD_COLUMNS.into_iter().zip(more)).collect())
+    }
+
+    /// The hash of the record's leaf.
+    #[must_use]
+    pub fn leaf(&self) -> Option<Hash> {
+        Some(merkle::leaf(canonical_json(&self.record()?).as_bytes()))
+    }
+}
+
+/// An object of texts as JSON, its keys in order, without spaces.
+#[must_use]
+pub fn canonical_json(record: &BTreeMap<&'static str, String>) -> String {
+    serde_json::to_string(record).unwrap_or_else(|_| unreachable!("texts are JSON"))
 }
 
 /// Partition column of the table: a posted line, or the close of a period.
@@ -179,8 +257,7 @@ pub const RECORD_LINE: &str = "line";
 pub const RECORD_CLOSE: &str = "close";
 
 /// The columns of the ledger, as stored: those of the statement, and `record`,
-/// `lines_before` (of the same key), `posted_at`, `journal_version` and `book_version` (the versions
-/// that the run pinned), and `manifest` (JSON, on a close).
+/// the rest of a line's record ([`RECORD_COLUMNS`]), `chain`, and `manifest` (JSON, on a close).
 pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let text = |name| Field::new(name, DataType::Utf8, true);
     let quantity = |name| Field::new(name, DataType::Decimal128(38, 6), true);
@@ -212,5 +289,13 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("journal_version", DataType::Int64, true),
         Field::new("book_version", DataType::Int64, true),
         text("manifest"),
+        quantity("quantity_before"),
+        Field::new("amount_before", DataType::Decimal128(38, 4), true),
+        text("cause"),
+        text("usage_root"),
+        text("terms_leaf"),
+        text("purchased_leaf"),
+        Field::new("sequence", DataType::Int64, true),
+        text("chain"),
     ]))
 });

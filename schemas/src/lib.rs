@@ -8,6 +8,7 @@ pub mod disposition;
 pub mod journal;
 pub mod key;
 pub mod ledger;
+pub mod merkle;
 pub mod period;
 pub mod quantity;
 pub mod trust;

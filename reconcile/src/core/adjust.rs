@@ -7,6 +7,7 @@ use schemas::ledger::{ChargeKey, Kind, Line, Measure};
 use schemas::period::Period;
 
 use super::charge::Target;
+use super::evidence::Roots;
 
 /// What the ledger holds of one key and currency.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub struct Posted {
     pub customer: String,
     pub measure: Measure,
     pub price_plan: String,
+    pub usage_root: String,
+    pub terms_leaf: String,
+    pub purchased_leaf: String,
 }
 
 /// What the ledger holds of one service period.
@@ -40,6 +44,9 @@ impl Ledger {
                     customer: String::new(),
                     measure: line.measure,
                     price_plan: String::new(),
+                    usage_root: String::new(),
+                    terms_leaf: String::new(),
+                    purchased_leaf: String::new(),
                 }
             });
         posted.quantity += line.quantity;
@@ -47,6 +54,9 @@ impl Ledger {
         posted.customer.clone_from(&line.customer);
         posted.measure = line.measure;
         posted.price_plan.clone_from(&line.price_plan);
+        posted.usage_root.clone_from(&line.usage_root);
+        posted.terms_leaf.clone_from(&line.terms_leaf);
+        posted.purchased_leaf.clone_from(&line.purchased_leaf);
     }
 }
 
@@ -78,6 +88,11 @@ pub fn adjust(
         let first_in_own_period = *count == 0 && open_period == service_period;
         let lines_before = *count;
         *count += 1;
+        let cause = match (&target, first_in_own_period) {
+            (_, true) => String::new(),
+            (None, _) => VANISHED.to_owned(),
+            (Some(target), _) => cause(target, posted),
+        };
         // Of a vanished target, what was charged last still names plan and measure.
         let present = target.unwrap_or_else(|| vanished(&key, &currency, posted));
         lines.push(Line {
@@ -94,8 +109,15 @@ pub fn adjust(
             currency,
             price_plan: present.price_plan,
             verified_share: present.verified_share,
-            evidence_root: String::new(),
+            evidence_root: present.roots.evidence.to_string(),
             lines_before,
+            quantity_before: held_quantity,
+            amount_before: held_amount,
+            cause,
+            usage_root: present.roots.usage.to_string(),
+            terms_leaf: present.roots.terms.to_string(),
+            purchased_leaf: present.roots.purchased.to_string(),
+            posting: None,
             key,
         });
     }
@@ -114,7 +136,30 @@ fn vanished(key: &ChargeKey, currency: &str, posted: Option<&Posted>) -> Target 
         quantity: 0,
         amount: 0,
         verified_share: None,
+        roots: Roots::vanished(),
     }
+}
+
+/// The cause of a line that takes back what is not due any more.
+const VANISHED: &str = "vanished";
+
+/// What changed since the last line of a key: usage (late reports, or devices that moved), purchases, or
+/// terms (price, tiers, plan, zone). Of a key's first line: late usage, or purchases alone.
+fn cause(target: &Target, posted: Option<&Posted>) -> String {
+    let Some(posted) = posted else {
+        let used = target.roots.usage != Roots::vanished().usage;
+        return if used { "usage" } else { "purchases" }.to_owned();
+    };
+    let changed: Vec<&str> = [
+        ("usage", target.roots.usage, &posted.usage_root),
+        ("purchases", target.roots.purchased, &posted.purchased_leaf),
+        ("terms", target.roots.terms, &posted.terms_leaf),
+    ]
+    .into_iter()
+    .filter(|(_, now, before)| now.to_string() != **before)
+    .map(|(word, ..)| word)
+    .collect();
+    changed.join("+")
 }
 
 /// The service period while it is open, else the earliest open period after it.

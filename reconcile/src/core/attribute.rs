@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use schemas::book::Span;
 use schemas::ledger::Pool;
+use schemas::merkle::{self, Hash};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
+use super::charge::priced_spans;
 use super::claims::Names;
+use super::evidence::{Stretch, write_report};
 use super::reference::{Month, Reference};
 use super::timeline::{ReportFacts, Won};
 
@@ -70,14 +73,50 @@ pub struct Step {
     pub verified: i64,
 }
 
-/// Usage of one period, summed over groups: for each key, steps in no order.
+/// What was used of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// Changes of the sum, in no order.
+    pub steps: Vec<Step>,
+    /// For each stretch of time that has one price: the hashes of the entries of the reports that count
+    /// in it, in no order.
+    pub reports: Vec<(Span, Vec<Hash>)>,
+    /// The reports themselves, where they are asked for.
+    pub counted: Vec<CountedReport>,
+}
+
+/// A report that counts for a key, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountedReport {
+    pub udi: Udi,
+    pub tag: String,
+    pub facts: ReportFacts,
+    /// Within the month, in the order of time.
+    pub stretches: Vec<Stretch>,
+}
+
+/// A stretch that counts, on its way to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Counted {
+    key: usize,
+    report: usize,
+    stretch: Stretch,
+}
+
+/// Usage of one period, summed over groups.
 pub struct Usage<'r, 'b> {
     reference: &'r Reference<'b>,
     months: &'r [Month],
     /// The month in UTC, for usage whose account is not known.
     utc: Span,
     keys: HashMap<UsageKey, usize>,
-    steps: Vec<Vec<Step>>,
+    used: Vec<KeyUsage>,
+    /// Of the group that is being added.
+    counted: Vec<Counted>,
+    /// Room to write an entry in.
+    entry: String,
+    /// The key whose reports are kept.
+    kept: Option<UsageKey>,
     /// The key that was used last: one stretch of a device follows the other.
     last: Option<(UsageKey, usize)>,
     exceptions: Exceptions,
@@ -94,37 +133,47 @@ impl<'r, 'b> Usage<'r, 'b> {
             months,
             utc,
             keys: HashMap::new(),
-            steps: Vec::new(),
+            used: Vec::new(),
+            counted: Vec::new(),
+            entry: String::new(),
+            kept: None,
             last: None,
             exceptions: Exceptions::new(),
         }
     }
 
-    /// The steps of each key, and what could not be attributed.
+    /// Keeps the reports of one key.
     #[must_use]
-    pub fn finish(self) -> (BTreeMap<UsageKey, Vec<Step>>, Exceptions) {
-        let mut steps = self.steps;
+    pub fn keeping(self, key: Option<&UsageKey>) -> Self {
+        Usage { kept: key.cloned(), ..self }
+    }
+
+    /// What was used of each key, and what could not be attributed.
+    #[must_use]
+    pub fn finish(self) -> (BTreeMap<UsageKey, KeyUsage>, Exceptions) {
+        let mut used = self.used;
         let by_key =
-            self.keys.into_iter().map(|(key, i)| (key, std::mem::take(&mut steps[i]))).collect();
+            self.keys.into_iter().map(|(key, i)| (key, std::mem::take(&mut used[i]))).collect();
         (by_key, self.exceptions)
     }
 
     /// Adds all of another part of the same period.
     pub fn merge(&mut self, mut other: Usage<'r, 'b>) {
         for (key, i) in other.keys {
-            let mut more = std::mem::take(&mut other.steps[i]);
-            let at = *self.keys.entry(key).or_insert_with(|| {
-                self.steps.push(Vec::new());
-                self.steps.len() - 1
-            });
-            let steps = &mut self.steps[at];
-            if steps.is_empty() {
-                *steps = more
-            } else {
-                steps.append(&mut more)
+            let mut more = std::mem::take(&mut other.used[i]);
+            let Some(&at) = self.keys.get(&key) else {
+                self.keys.insert(key, self.used.len());
+                self.used.push(more);
+                continue;
+            };
+            let used = &mut self.used[at];
+            used.steps.append(&mut more.steps);
+            used.counted.append(&mut more.counted);
+            for ((_, all), (_, mut of_span)) in used.reports.iter_mut().zip(more.reports) {
+                all.append(&mut of_span);
             }
-            if steps.len() >= STEPS_COMPACT {
-                compact(steps);
+            if used.steps.len() >= STEPS_COMPACT {
+                compact(&mut used.steps);
             }
         }
         for (key, seconds) in other.exceptions {
@@ -142,6 +191,39 @@ impl<'r, 'b> Usage<'r, 'b> {
             }
             self.by_account(item, stretch, report);
         }
+        self.take_reports(facts, names);
+    }
+
+    /// Makes entries of what was counted of one group and item; a report stands in no other.
+    fn take_reports(&mut self, facts: &[ReportFacts], names: &Names) {
+        let mut counted = std::mem::take(&mut self.counted);
+        counted.sort_unstable();
+        for of_report in counted.chunk_by(|a, b| (a.key, a.report) == (b.key, b.report)) {
+            let (key, facts) = (of_report[0].key, &facts[of_report[0].report]);
+            let (udi, tag) = (names.pi_of(facts.pi), names.text_of(facts.tag));
+            let used = &mut self.used[key];
+            for (span, hashes) in &mut used.reports {
+                let within = of_report
+                    .iter()
+                    .map(|c| c.stretch)
+                    .map(|(start, end, value)| (start.max(span.start), end.min(span.end), value))
+                    .filter(|(start, end, _)| start < end);
+                write_report(&mut self.entry, (&udi.pid, &udi.serial), tag, facts, within);
+                if !self.entry.is_empty() {
+                    hashes.push(merkle::leaf(self.entry.as_bytes()));
+                }
+            }
+            if self.kept.as_ref().is_some_and(|kept| self.keys.get(kept) == Some(&key)) {
+                used.counted.push(CountedReport {
+                    udi: udi.clone(),
+                    tag: tag.to_owned(),
+                    facts: *facts,
+                    stretches: of_report.iter().map(|c| c.stretch).collect(),
+                });
+            }
+        }
+        counted.clear();
+        self.counted = counted;
     }
 
     /// Splits a stretch by the account that held its PI.
@@ -191,7 +273,12 @@ impl<'r, 'b> Usage<'r, 'b> {
     fn used(&mut self, key: (usize, Pool, &str, &str), stretch: &Won, report: Named<'_>) {
         let Some((start, end)) = clip(stretch, self.months[key.0].span) else { return };
         let at = self.place_of(key);
-        let steps = &mut self.steps[at];
+        self.counted.push(Counted {
+            key: at,
+            report: stretch.report,
+            stretch: (start, end, stretch.value),
+        });
+        let steps = &mut self.used[at].steps;
         let verified = if report.facts.verified { stretch.value } else { 0 };
         steps.push(Step { at: start, usage: stretch.value, verified });
         steps.push(Step { at: end, usage: -stretch.value, verified: -verified });
@@ -219,9 +306,12 @@ impl<'r, 'b> Usage<'r, 'b> {
             subscription_id: subscription_id.to_owned(),
             item: item.to_owned(),
         };
+        let (reference, months) = (self.reference, self.months);
         let at = *self.keys.entry(key.clone()).or_insert_with(|| {
-            self.steps.push(Vec::new());
-            self.steps.len() - 1
+            let spans = priced_spans(reference, &key, &months[account]);
+            let reports = spans.into_iter().map(|span| (span, Vec::new())).collect();
+            self.used.push(KeyUsage { reports, ..KeyUsage::default() });
+            self.used.len() - 1
         });
         self.last = Some((key, at));
         at

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::book::{Price, Span};
 use schemas::ledger::{Charge, ChargeKey, Measure, Pool};
+use schemas::merkle::Hash;
 use schemas::period::EpochSeconds;
 use schemas::quantity::divide_half_even;
 
-use super::attribute::{ExceptionKey, ExceptionReason, Exceptions, Step, UsageKey, compact};
+use super::attribute::{
+    ExceptionKey, ExceptionReason, Exceptions, KeyUsage, Step, UsageKey, compact,
+};
+use super::evidence::{InForce, Roots, purchased_entry, terms_entry};
 use super::measure::{Piece, clip, integral, measure};
 use super::rate::{RateError, amount};
 use super::reference::{Month, Reference};
@@ -28,6 +32,7 @@ pub struct Target {
     pub amount: i128,
     /// In millionths; `None` where nothing was consumed.
     pub verified_share: Option<i128>,
+    pub roots: Roots,
 }
 
 /// Licence-seconds of one account and item, for the identity of contract 3.10:
@@ -59,7 +64,7 @@ pub struct Charges {
 pub fn charges(
     reference: &Reference<'_>,
     months: &[Month],
-    mut usage: BTreeMap<UsageKey, Vec<Step>>,
+    mut usage: BTreeMap<UsageKey, KeyUsage>,
     exceptions: Exceptions,
 ) -> Result<Charges, RateError> {
     for (account, id, item) in reference.committed() {
@@ -73,16 +78,20 @@ pub fn charges(
             .or_default();
     }
     let mut charges = Charges { exceptions, ..Charges::default() };
-    for (key, mut steps) in usage {
-        compact(&mut steps);
+    for (key, mut used) in usage {
+        compact(&mut used.steps);
         let month = &months[key.account];
         let purchases = purchased(reference, &key);
-        let pieces = pieces(&steps, &purchases, month.span);
-        let plans = match key.pool {
-            Pool::Prepaid => prepaid_plans(reference, &key, month.span),
-            Pool::Postpaid => postpaid_plans(reference, &key, month.span),
+        let pieces = pieces(&used.steps, &purchases, month.span);
+        let plans = plans(reference, &key, month.span);
+        let account = Account {
+            reference,
+            month,
+            key: &key,
+            pieces: &pieces,
+            purchases: &purchases,
+            reports: &used.reports,
         };
-        let account = Account { reference, month, key: &key, pieces: &pieces };
         account.charge_usage(&plans, &mut charges)?;
         if key.pool == Pool::Postpaid {
             account.charge_commitment(&plans, &mut charges)?;
@@ -91,30 +100,29 @@ pub fn charges(
     Ok(charges)
 }
 
-/// A quantity that is in force for a time.
-type InForce = (Span, u64);
-
 /// What P is made of: purchases, or the committed quantity of the subscription.
-fn purchased(reference: &Reference<'_>, key: &UsageKey) -> Vec<InForce> {
+#[must_use]
+pub fn purchased(reference: &Reference<'_>, key: &UsageKey) -> Vec<InForce> {
     match key.pool {
         Pool::Prepaid => reference
             .purchases(key.account, &key.item)
             .iter()
-            .map(|p| (p.valid, p.quantity))
+            .map(|p| (p.id.clone(), p.valid, p.quantity))
             .collect(),
         Pool::Postpaid => reference
             .subscription(key.account, &key.subscription_id, &key.item)
             .iter()
-            .map(|s| (s.valid, s.committed_quantity))
+            .map(|s| (s.id.clone(), s.valid, s.committed_quantity))
             .collect(),
     }
 }
 
 /// Cuts the month where Q or P changes; the pieces tile it.
-fn pieces(steps: &[Step], purchases: &[InForce], month: Span) -> Vec<Piece> {
+#[must_use]
+pub fn pieces(steps: &[Step], purchases: &[InForce], month: Span) -> Vec<Piece> {
     let mut changes: Vec<(EpochSeconds, i128, i128, i128)> =
         steps.iter().map(|s| (s.at, i128::from(s.usage), i128::from(s.verified), 0)).collect();
-    for (span, quantity) in purchases {
+    for (_, span, quantity) in purchases {
         let (start, end) = (span.start.max(month.start), span.end.min(month.end));
         if start < end {
             changes.push((start, 0, 0, i128::from(*quantity)));
@@ -212,11 +220,80 @@ fn postpaid_plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) ->
     runs
 }
 
+fn plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) -> Vec<PlanRun<'b>> {
+    match key.pool {
+        Pool::Prepaid => prepaid_plans(reference, key, month),
+        Pool::Postpaid => postpaid_plans(reference, key, month),
+    }
+}
+
 /// A segment of the month, and the price in force at its start.
-struct Segment<'b> {
-    span: Span,
-    plan: Option<&'b str>,
-    price: Option<&'b Price>,
+pub struct Segment<'b> {
+    pub span: Span,
+    pub plan: Option<&'b str>,
+    pub price: Option<&'b Price>,
+}
+
+/// The segments of a charge in a month.
+#[must_use]
+pub fn segments<'b>(
+    reference: &Reference<'b>,
+    key: &UsageKey,
+    month: &Month,
+    charge: Charge,
+) -> Vec<Segment<'b>> {
+    split_at_prices(reference, key, &plans(reference, key, month.span), charge)
+}
+
+/// The stretches of a month that a line of the key may be about.
+#[must_use]
+pub fn priced_spans(reference: &Reference<'_>, key: &UsageKey, month: &Month) -> Vec<Span> {
+    let plans = plans(reference, key, month.span);
+    let mut spans: Vec<Span> = Vec::new();
+    for charge in [Charge::Usage, Charge::Commit] {
+        if charge == Charge::Commit && key.pool == Pool::Prepaid {
+            continue;
+        }
+        for segment in split_at_prices(reference, key, &plans, charge) {
+            if segment.price.is_some() && !spans.contains(&segment.span) {
+                spans.push(segment.span);
+            }
+        }
+    }
+    spans
+}
+
+/// Splits the runs of plans at every start of a price inside them.
+fn split_at_prices<'b>(
+    reference: &Reference<'b>,
+    key: &UsageKey,
+    runs: &[PlanRun<'b>],
+    charge: Charge,
+) -> Vec<Segment<'b>> {
+    let mut segments = Vec::new();
+    for run in runs {
+        let prices = run
+            .plan
+            .map(|plan| reference.prices(plan, &key.item, charge, key.account))
+            .unwrap_or_default();
+        let mut bounds: Vec<EpochSeconds> = prices
+            .iter()
+            .map(|(from, _)| *from)
+            .filter(|from| run.span.start < *from && *from < run.span.end)
+            .collect();
+        bounds.dedup();
+        bounds.insert(0, run.span.start);
+        bounds.push(run.span.end);
+        for pair in bounds.windows(2) {
+            let in_force = prices.iter().rev().find(|(from, _)| *from <= pair[0]);
+            segments.push(Segment {
+                span: Span { start: pair[0], end: pair[1] },
+                plan: run.plan,
+                price: in_force.map(|(_, price)| *price),
+            });
+        }
+    }
+    segments
 }
 
 struct Account<'a, 'b> {
@@ -224,40 +301,14 @@ struct Account<'a, 'b> {
     month: &'a Month,
     key: &'a UsageKey,
     pieces: &'a [Piece],
+    purchases: &'a [InForce],
+    reports: &'a [(Span, Vec<Hash>)],
 }
 
 impl<'b> Account<'_, 'b> {
-    /// Splits the runs of plans at every start of a price inside them.
-    fn segments(&self, runs: &[PlanRun<'b>], charge: Charge) -> Vec<Segment<'b>> {
-        let mut segments = Vec::new();
-        for run in runs {
-            let prices = run
-                .plan
-                .map(|plan| self.reference.prices(plan, &self.key.item, charge, self.key.account))
-                .unwrap_or_default();
-            let mut bounds: Vec<EpochSeconds> = prices
-                .iter()
-                .map(|(from, _)| *from)
-                .filter(|from| run.span.start < *from && *from < run.span.end)
-                .collect();
-            bounds.dedup();
-            bounds.insert(0, run.span.start);
-            bounds.push(run.span.end);
-            for pair in bounds.windows(2) {
-                let in_force = prices.iter().rev().find(|(from, _)| *from <= pair[0]);
-                segments.push(Segment {
-                    span: Span { start: pair[0], end: pair[1] },
-                    plan: run.plan,
-                    price: in_force.map(|(_, price)| *price),
-                });
-            }
-        }
-        segments
-    }
-
     fn charge_usage(&self, runs: &[PlanRun<'b>], charges: &mut Charges) -> Result<(), RateError> {
         let mut balance = Balance::default();
-        for segment in self.segments(runs, Charge::Usage) {
+        for segment in split_at_prices(self.reference, self.key, runs, Charge::Usage) {
             let pieces = clip(self.pieces, segment.span);
             let over = integral(&pieces, Piece::delta);
             balance.consumed += integral(&pieces, |p| p.consumed);
@@ -295,7 +346,7 @@ impl<'b> Account<'_, 'b> {
         runs: &[PlanRun<'b>],
         charges: &mut Charges,
     ) -> Result<(), RateError> {
-        for segment in self.segments(runs, Charge::Commit) {
+        for segment in split_at_prices(self.reference, self.key, runs, Charge::Commit) {
             if let Some(price) = segment.price {
                 let pieces = clip(self.pieces, segment.span);
                 charges.targets.push(self.target(&segment, price, &pieces, Charge::Commit)?);
@@ -319,6 +370,13 @@ impl<'b> Account<'_, 'b> {
             Charge::Usage => of(Piece::delta),
             Charge::Commit => of(|p| p.purchased),
         };
+        let plan = segment.plan.unwrap_or_default();
+        let reports = self.reports.iter().find(|(span, _)| *span == segment.span);
+        let roots = Roots::new(
+            &terms_entry(price, plan, segment.span, self.month),
+            &purchased_entry(self.purchases, segment.span),
+            reports.map(|(_, hashes)| hashes.clone()).unwrap_or_default(),
+        );
         let consumed_seconds = integral(pieces, |p| p.consumed);
         let verified_seconds = integral(pieces, |p| p.verified);
         Ok(Target {
@@ -333,13 +391,14 @@ impl<'b> Account<'_, 'b> {
             },
             customer: account.customer.clone(),
             currency: account.currency.clone(),
-            price_plan: segment.plan.unwrap_or_default().to_owned(),
+            price_plan: plan.to_owned(),
             measure: price.measure,
             consumed: of(|p| p.consumed),
             purchased: of(|p| p.purchased),
             quantity,
             amount: amount(price, quantity)?,
             verified_share: divide_half_even(verified_seconds * 1_000_000, consumed_seconds),
+            roots,
         })
     }
 }

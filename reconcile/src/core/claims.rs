@@ -1,5 +1,5 @@
-//! Claims of usage by PI group and item, in little memory: each name is held once, a report takes 32
-//! bytes and a claim as many.
+//! Claims of usage by PI group and item, in little memory: each name is held once, a report takes 64
+//! bytes and a claim half as many.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

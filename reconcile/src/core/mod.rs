@@ -7,6 +7,7 @@ pub mod adjust;
 pub mod attribute;
 pub mod charge;
 pub mod claims;
+pub mod evidence;
 pub mod groups;
 pub mod measure;
 pub mod rate;

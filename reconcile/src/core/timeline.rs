@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
+use schemas::merkle::Hash;
 use schemas::period::EpochSeconds;
 
 use super::claims::{Names, Number};
@@ -22,6 +23,8 @@ pub struct ReportFacts {
     pub header_account: Option<(Number, Number)>,
     pub utility: bool,
     pub verified: bool,
+    /// Digest of the signed bytes.
+    pub payload_sha256: Hash,
 }
 
 /// One measurement of usage, for `[start, end)`.
@@ -145,6 +148,7 @@ mod tests {
             header_account: None,
             utility,
             verified,
+            payload_sha256: Hash::default(),
         }
     }
 

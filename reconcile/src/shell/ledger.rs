@@ -13,9 +13,10 @@ use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use lake::{Lake, Layout, Table};
 use schemas::journal::timestamp;
 use schemas::ledger::{
-    Charge, ChargeKey, Kind, Line, Measure, PARTITION_COLUMN, Pool, RECORD_CLOSE, RECORD_LINE,
-    SCHEMA, TABLE,
+    Charge, ChargeKey, Kind, Line, Measure, PARTITION_COLUMN, Pool, Posting, RECORD_CLOSE,
+    RECORD_LINE, SCHEMA, TABLE,
 };
+use schemas::merkle::{self, Hash};
 use schemas::period::{EpochSeconds, Period};
 
 use crate::{ReconcileError, engine};
@@ -42,9 +43,13 @@ pub async fn ensure(lake: &Lake) -> Result<Table> {
     Ok(lake.ensure(TABLE, &layout).await?)
 }
 
-async fn rows_of(session: &SessionContext, table: &Table, record: &str) -> Result<DataFrame> {
-    let provider = table.provider(session).await?;
-    Ok(session.read_table(provider)?.filter(col("record").eq(lit(record)))?)
+pub(crate) async fn rows_of(
+    session: &SessionContext,
+    table: &Table,
+    record: &str,
+) -> Result<DataFrame> {
+    engine::register(session, TABLE, Some(table), &SCHEMA).await?;
+    Ok(session.table(TABLE).await?.filter(col("record").eq(lit(record)))?)
 }
 
 /// All lines whose `column` (`posted_period` or `service_period`) is a period, in the order of their
@@ -90,15 +95,33 @@ pub async fn closed(table: Option<&Table>) -> Result<BTreeSet<Period>> {
     Ok(periods)
 }
 
-/// Lines as rows of the table.
+/// Gives lines that are about to be posted their places in the chain of their period, after the lines
+/// that it has.
+pub fn chain(lines: &mut [Line], before: &[Line], versions: Versions, posted_at: EpochSeconds) {
+    let last = before.iter().filter_map(|line| line.posting.as_ref()).max_by_key(|p| p.sequence);
+    let mut sequence = last.map_or(0, |posting| posting.sequence + 1);
+    let mut link: Hash = last.and_then(|p| p.chain.parse().ok()).unwrap_or_default();
+    for line in lines {
+        line.posting = Some(Posting {
+            sequence,
+            posted_at,
+            journal_version: versions.journal,
+            book_version: versions.book,
+            chain: String::new(),
+        });
+        link = merkle::link(&link, &line.leaf().unwrap_or_default());
+        if let Some(posting) = &mut line.posting {
+            posting.chain = link.to_string();
+        }
+        sequence += 1;
+    }
+}
+
+/// Posted lines as rows of the table.
 ///
 /// # Errors
 /// Only if the columns do not fit the schema, which would be a bug.
-pub fn line_rows(
-    lines: &[Line],
-    versions: Versions,
-    posted_at: EpochSeconds,
-) -> Result<RecordBatch> {
+pub fn line_rows(lines: &[Line]) -> Result<RecordBatch> {
     let n = lines.len();
     let text = |of: fn(&Line) -> String| {
         Arc::new(StringArray::from_iter_values(lines.iter().map(of))) as ArrayRef
@@ -112,8 +135,10 @@ pub fn line_rows(
                 .with_data_type(DataType::Decimal128(38, scale)),
         )
     };
-    let version = |v: Option<u64>| -> ArrayRef {
-        Arc::new(Int64Array::from(vec![v.and_then(|v| i64::try_from(v).ok()); n]))
+    let number = |of: fn(&Posting) -> Option<u64>| -> ArrayRef {
+        let of =
+            |line: &Line| line.posting.as_ref().and_then(of).and_then(|v| i64::try_from(v).ok());
+        Arc::new(lines.iter().map(of).collect::<Int64Array>())
     };
     let columns: Vec<ArrayRef> = vec![
         text(|_| RECORD_LINE.to_owned()),
@@ -141,10 +166,18 @@ pub fn line_rows(
         Arc::new(Int64Array::from_iter_values(
             lines.iter().map(|l| i64::try_from(l.lines_before).unwrap_or(i64::MAX)),
         )),
-        times(lines.iter().map(|_| Some(posted_at))),
-        version(versions.journal),
-        version(versions.book),
+        times(lines.iter().map(|line| line.posting.as_ref().map(|p| p.posted_at))),
+        number(|p| p.journal_version),
+        number(|p| p.book_version),
         Arc::new(StringArray::new_null(n)),
+        decimal(|l| Some(l.quantity_before), 6),
+        decimal(|l| Some(l.amount_before), 4),
+        text(|l| l.cause.clone()),
+        text(|l| l.usage_root.clone()),
+        text(|l| l.terms_leaf.clone()),
+        text(|l| l.purchased_leaf.clone()),
+        number(|p| Some(p.sequence)),
+        text(|l| l.posting.as_ref().map(|p| p.chain.clone()).unwrap_or_default()),
     ];
     Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
 }
@@ -212,7 +245,20 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
     let (quantity, amount) = (decimal("quantity", 6)?, decimal("amount", 4)?);
     let (currency, plan) = (text("currency")?, text("price_plan")?);
     let (share, root) = (decimal("verified_share", 6)?, text("evidence_root")?);
-    let before = column("lines_before", &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+    let number =
+        |name| column(name, &DataType::Int64).map(|c| c.as_primitive::<Int64Type>().clone());
+    let (before, sequence) = (number("lines_before")?, number("sequence")?);
+    let (journal_version, book_version) = (number("journal_version")?, number("book_version")?);
+    let posted_at =
+        column("posted_at", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
+    let (quantity_before, amount_before) =
+        (decimal("quantity_before", 6)?, decimal("amount_before", 4)?);
+    let (cause, usage_root) = (text("cause")?, text("usage_root")?);
+    let (terms, purchased_leaf, chain) =
+        (text("terms_leaf")?, text("purchased_leaf")?, text("chain")?);
+    let version = |column: &Int64Array, i: usize| {
+        column.is_valid(i).then(|| column.value(i)).and_then(|v| u64::try_from(v).ok())
+    };
     for i in 0..batch.num_rows() {
         let word =
             |what: &str, value: &str| ReconcileError::Ledger(format!("'{value}' is no {what}"));
@@ -243,6 +289,19 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
             verified_share: share.is_valid(i).then(|| share.value(i)),
             evidence_root: root.value(i).to_owned(),
             lines_before: u64::try_from(before.value(i)).unwrap_or(0),
+            quantity_before: quantity_before.value(i),
+            amount_before: amount_before.value(i),
+            cause: cause.value(i).to_owned(),
+            usage_root: usage_root.value(i).to_owned(),
+            terms_leaf: terms.value(i).to_owned(),
+            purchased_leaf: purchased_leaf.value(i).to_owned(),
+            posting: Some(Posting {
+                sequence: version(&sequence, i).unwrap_or(0),
+                posted_at: posted_at.value(i).div_euclid(1_000_000),
+                journal_version: version(&journal_version, i),
+                book_version: version(&book_version, i),
+                chain: chain.value(i).to_owned(),
+            }),
         });
     }
     Ok(())

@@ -218,26 +218,29 @@ pub async fn reconcile(
         if !dry_run && snapshot.ledger.is_none() {
             snapshot.ledger = Some(ledger::ensure(lake).await?);
         }
-        let reconciled = plan(&snapshot, period, account).await?;
-        let keep = |standing| {
+        let mut reconciled = plan(&snapshot, period, account).await?;
+        let keep = |standing, exceptions: &[ExceptionRow]| {
             if account.is_none() {
-                let book = &snapshot.book.book;
-                memo::keep(cache_dir, period, standing, book, &reconciled.exceptions);
+                memo::keep(cache_dir, period, standing, &snapshot.book.book, exceptions);
             }
         };
         if reconciled.lines.is_empty() {
-            keep(snapshot.standing()?);
+            keep(snapshot.standing()?, &reconciled.exceptions);
             return Ok(reconciled);
         }
         if dry_run {
             return Ok(reconciled);
         }
-        let rows = ledger::line_rows(&reconciled.lines, snapshot.versions(), clock())?;
+        let period = reconciled.lines[0].posted_period;
+        let before = ledger::lines(snapshot.ledger.as_ref(), "posted_period", period).await?;
+        ledger::chain(&mut reconciled.lines, &before, snapshot.versions(), clock());
+        let rows = ledger::line_rows(&reconciled.lines)?;
         if let Some(mut table) = snapshot.ledger.clone()
             && let Appended::Committed(version) = table.append_once(&[rows]).await?
         {
             tracing::info!(version, lines = reconciled.lines.len(), "lines posted");
-            keep(Standing { ledger: table.stands_at()?, ..snapshot.standing()? });
+            let standing = Standing { ledger: table.stands_at()?, ..snapshot.standing()? };
+            keep(standing, &reconciled.exceptions);
             return Ok(reconciled);
         }
         tracing::info!("the ledger changed meanwhile; the run starts anew");
