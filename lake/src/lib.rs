@@ -8,6 +8,7 @@ mod disk;
 mod error;
 pub mod failpoint;
 mod maintain;
+mod seal;
 mod store;
 mod table;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use url::Url;
 pub use book::{StoredBook, book_stands_at, book_version, load_book, save_book};
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};
+pub use seal::FilesChecked;
 pub use table::{Appended, Changes, Fence, Table, Written};
 
 type Result<T, E = LakeError> = std::result::Result<T, E>;

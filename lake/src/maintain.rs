@@ -53,12 +53,17 @@ impl Table {
         })
     }
 
-    /// Removes files that no version younger than `keep` needs: what compaction replaced, and what
-    /// crashed writers left behind.
+    /// Removes files that no version younger than `keep` needs, and none of `versions`: what compaction
+    /// replaced, and what crashed writers left behind.
     ///
     /// # Errors
     /// If the store fails, or `keep` is shorter than what the table promises its readers.
-    pub async fn vacuum(&self, keep: Duration, dry_run: bool) -> Result<Vacuumed> {
+    pub async fn vacuum(
+        &self,
+        keep: Duration,
+        versions: &[u64],
+        dry_run: bool,
+    ) -> Result<Vacuumed> {
         let keep = chrono::Duration::from_std(keep).map_err(|error| {
             LakeError::delta("", "vacuum", DeltaTableError::generic(error.to_string()))
         })?;
@@ -67,6 +72,7 @@ impl Table {
             .clone()
             .vacuum()
             .with_retention_period(keep)
+            .with_keep_versions(versions)
             .with_dry_run(dry_run)
             .await
             .map_err(self.failed("vacuum"))?;

@@ -109,6 +109,10 @@ impl Table {
         Table { name: name.to_owned(), delta }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn failed(
         &self,
         what: &'static str,
@@ -288,7 +292,8 @@ impl Table {
         for batch in rows.iter().filter(|b| b.num_rows() > 0) {
             writer.write(batch.clone()).await.map_err(self.failed("write"))?;
         }
-        let adds = writer.flush().await.map_err(self.failed("write"))?;
+        let mut adds = writer.flush().await.map_err(self.failed("write"))?;
+        self.seal(&mut adds).await?;
         failpoint::here("after-data-files");
         Ok(Written { adds })
     }

@@ -13,7 +13,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{SessionConfig, SessionContext, lit};
+use datafusion::prelude::{Expr, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::Table;
 use schemas::book::{Book, ManagedBy};
@@ -117,6 +117,8 @@ pub struct Evidence {
     session: SessionContext,
     lookup: Arc<Lookup>,
     claims_max: usize,
+    /// Which reports are read, beside the time.
+    only: Option<Expr>,
 }
 
 /// What a report's PI and tag mean.
@@ -137,13 +139,53 @@ impl Evidence {
         let groups = read_groups(&session, book).await?.finish().into_iter().collect();
         let grouped = book.catalog.iter().filter(|c| !c.equivalence.is_empty());
         let items = grouped.map(|c| (c.tag.clone(), c.equivalence.clone())).collect();
-        Ok(Evidence { session, lookup: Arc::new(Lookup { groups, items }), claims_max: CLAIMS_MAX })
+        let lookup = Arc::new(Lookup { groups, items });
+        Ok(Evidence { session, lookup, claims_max: CLAIMS_MAX, only: None })
     }
 
     /// Holds at most so many claims at once.
     #[must_use]
     pub fn with_claims_max(self, claims_max: usize) -> Evidence {
         Evidence { claims_max, ..self }
+    }
+
+    /// Reads only what can bear on an account: the reports of the PIs that it ever held, or whose reports
+    /// name it, and of the groups that these belong to.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn of_account(self, book: &Book, account: usize) -> Result<Evidence> {
+        let of_account = &book.accounts[account].id;
+        let mut pis: BTreeSet<Udi> = book
+            .devices
+            .iter()
+            .filter(|device| device.account == account)
+            .map(|device| device.udi.clone())
+            .collect();
+        let named = self
+            .session
+            .table("journal")
+            .await?
+            .filter(
+                col("smart_account")
+                    .eq(lit(of_account.smart.as_str()))
+                    .and(col("virtual_account").eq(lit(of_account.virtual_.as_str()))),
+            )?
+            .select_columns(&["udi_pid", "udi_serial"])?
+            .distinct()?;
+        for batch in named.collect().await? {
+            let (pids, serials) = (text(batch.column(0))?, text(batch.column(1))?);
+            let known = (0..batch.num_rows()).filter(|&i| pids.is_valid(i) && serials.is_valid(i));
+            pis.extend(known.map(|i| Udi::new(pids.value(i), serials.value(i))));
+        }
+        let groups: HashSet<u64> =
+            pis.iter().filter_map(|udi| self.lookup.groups.get(udi).copied()).collect();
+        let mates = self.lookup.groups.iter().filter(|(_, group)| groups.contains(group));
+        pis.extend(mates.map(|(udi, _)| udi.clone()));
+        let serials: BTreeSet<&str> = pis.iter().map(|udi| udi.serial.as_str()).collect();
+        let serials = serials.into_iter().map(lit).collect();
+        let only = Some(col("udi_serial").in_list(serials, false));
+        Ok(Evidence { only, ..self })
     }
 
     /// Calls `each` with all claims that touch `[from, to)`, the groups whole. Where they are too many
@@ -193,14 +235,12 @@ impl Evidence {
         to: EpochSeconds,
         part: Part,
     ) -> Result<Option<Claims>> {
-        let instant = |seconds: EpochSeconds| {
-            ScalarValue::TimestampMicrosecond(
-                Some(seconds.saturating_mul(1_000_000)),
-                Some("UTC".into()),
-            )
-        };
         let query = self.session.sql(include_str!("sql/claims.sql")).await?;
-        let query = query.with_param_values(vec![("from", instant(from)), ("to", instant(to))])?;
+        let query = query.with_param_values(vec![("from", moment(from)), ("to", moment(to))])?;
+        let query = match &self.only {
+            Some(only) => query.filter(only.clone())?,
+            None => query,
+        };
         let held = Arc::new(AtomicUsize::new(0));
         // A group cannot be cut: in so many parts, what is large is one group.
         let claims_max = if part.of < PARTS_MAX { self.claims_max } else { usize::MAX };
@@ -285,7 +325,17 @@ async fn read_groups(session: &SessionContext, book: &Book) -> Result<Groups> {
     Ok(groups)
 }
 
-fn text(column: &ArrayRef) -> Result<StringArray> {
+fn moment(seconds: EpochSeconds) -> ScalarValue {
+    let micros = Some(seconds.saturating_mul(1_000_000));
+    ScalarValue::TimestampMicrosecond(micros, Some("UTC".into()))
+}
+
+/// An instant in a query.
+pub(crate) fn instant(seconds: EpochSeconds) -> Expr {
+    lit(moment(seconds))
+}
+
+pub(crate) fn text(column: &ArrayRef) -> Result<StringArray> {
     Ok(arrow::compute::cast(column, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 

@@ -24,6 +24,16 @@ pub enum ReconcileError {
     Ledger(String),
     #[error("the journal holds a report that cannot be read: {0}")]
     Journal(String),
+    #[error(
+        "no run posted version {0} of the ledger; `rumledger sql \"SELECT DISTINCT ledger_version, posted_period, posted_at FROM ledger\"` names them"
+    )]
+    NoRun(u64),
+    #[error(
+        "the ledger has no line '{0}'; `rumledger statement --period YYYY-MM --format csv` names them"
+    )]
+    NoLine(String),
+    #[error("the operator's key cannot be used: {0}")]
+    OperatorKey(String),
     #[error("accounts.csv has no account {0}")]
     NoAccount(schemas::book::AccountId),
 }

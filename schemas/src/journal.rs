@@ -45,6 +45,18 @@ pub static UDI: LazyLock<Fields> = LazyLock::new(|| {
     ])
 });
 
+/// Fields of one element of `acts`: what a person did to a suspended report.
+pub static ACT: LazyLock<Fields> = LazyLock::new(|| {
+    let text = |name| Field::new(name, DataType::Utf8, true);
+    Fields::from(vec![
+        Field::new("at", timestamp(), true),
+        text("by"),
+        text("act"),
+        text("reason"),
+        text("before"),
+    ])
+});
+
 fn list_of(fields: &Fields) -> DataType {
     DataType::List(Arc::new(Field::new("element", DataType::Struct(fields.clone()), true)))
 }
@@ -54,7 +66,8 @@ fn list_of(fields: &Fields) -> DataType {
 /// Beside those of the contract: `detail` (what exactly was wrong, and where), `subscription_id`,
 /// `smart_account` and `virtual_account` (what the report and its collector name), `ha_udi`,
 /// `usage_start` and `usage_end` (the span of the report's usage, so that files can be skipped),
-/// and `context` (elements beside the report in its document, kept as evidence).
+/// `context` (elements beside the report in its document, kept as evidence), and `acts` (when, by whom,
+/// what and why a suspended report was retried or written off, and what it was before).
 pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let text = |name| Field::new(name, DataType::Utf8, true);
     Arc::new(Schema::new(vec![
@@ -84,5 +97,6 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("measurements", list_of(&MEASUREMENT), true),
         Field::new("raw", DataType::Binary, true),
         Field::new("context", DataType::Binary, true),
+        Field::new("acts", list_of(&ACT), true),
     ]))
 });

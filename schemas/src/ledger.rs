@@ -137,12 +137,16 @@ pub struct Posting {
     /// The versions of its inputs that the run pinned.
     pub journal_version: Option<u64>,
     pub book_version: Option<u64>,
+    /// The version of the ledger that the run made: lines of one run have the same.
+    pub ledger_version: u64,
+    /// The account that the run was for, or blank for all.
+    pub scope: String,
     /// Link of the period's chain: [`merkle::link`] of the line before and of this one.
     pub chain: String,
 }
 
 /// Columns of a line's record beside those of a statement.
-pub const RECORD_COLUMNS: [&str; 11] = [
+pub const RECORD_COLUMNS: [&str; 13] = [
     "lines_before",
     "quantity_before",
     "amount_before",
@@ -154,6 +158,8 @@ pub const RECORD_COLUMNS: [&str; 11] = [
     "posted_at",
     "journal_version",
     "book_version",
+    "ledger_version",
+    "scope",
 ];
 
 /// The columns of a statement, in the order of contract 4.
@@ -230,9 +236,17 @@ impl Line {
             rfc3339(posting.posted_at),
             version(posting.journal_version),
             version(posting.book_version),
+            posting.ledger_version.to_string(),
+            posting.scope.clone(),
         ];
         let columns = STATEMENT_COLUMNS.into_iter().zip(self.cells());
         Some(columns.chain(RECORD_COLUMNS.into_iter().zip(more)).collect())
+    }
+
+    /// The version of the ledger that its run made; 0 of a line that is not posted.
+    #[must_use]
+    pub fn ledger_version(&self) -> u64 {
+        self.posting.as_ref().map_or(0, |posting| posting.ledger_version)
     }
 
     /// The hash of the record's leaf.
@@ -296,6 +310,8 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("terms_leaf"),
         text("purchased_leaf"),
         Field::new("sequence", DataType::Int64, true),
+        Field::new("ledger_version", DataType::Int64, true),
+        text("scope"),
         text("chain"),
     ]))
 });

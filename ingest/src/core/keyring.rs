@@ -10,6 +10,9 @@ use schemas::key::{Algorithm, parse_public_key};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
+use super::mediate::SignedParts;
+use super::report::DecodedReport;
+
 /// What the keyring says of one signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -121,6 +124,38 @@ impl Keyring {
             }
         }
         verdict
+    }
+}
+
+/// A trust code, and when it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustFact {
+    pub algorithm: Algorithm,
+    /// SPKI DER in base64.
+    pub public_key: String,
+    pub valid_from: EpochSeconds,
+    /// Exclusive; `None` of one without end.
+    pub valid_to: Option<EpochSeconds>,
+}
+
+impl Keyring {
+    /// The trust code that verifies a report and was in force at its end.
+    #[must_use]
+    pub fn verifying(&self, parts: &SignedParts<'_>, report: &DecodedReport) -> Option<TrustFact> {
+        let signature = parts.value.as_deref()?;
+        let signed = Signed { message: parts.message, sha256: &report.payload_sha256 };
+        let at = report.last_end;
+        let of_signer = self.codes.get(parts.signer)?.iter();
+        let code = of_signer
+            .filter(|code| code.key.algorithm == parts.algorithm)
+            .filter(|code| code.valid_from <= at && at < code.valid_to)
+            .find(|code| code.key.verifies(signed, signature))?;
+        Some(TrustFact {
+            algorithm: code.key.algorithm,
+            public_key: code.key.spki_base64.clone(),
+            valid_from: code.valid_from,
+            valid_to: (code.valid_to != EpochSeconds::MAX).then_some(code.valid_to),
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use schemas::disposition::{Disposition, Reason, SignaturePolicy, SignatureStatus};
 use schemas::key::Algorithm;
+use schemas::udi::Udi;
 
 use super::keyring::{Keyring, Signed, Verdict};
 use super::report::{DecodedReport, Judged, RefusedReport, Signer};
@@ -98,9 +99,9 @@ pub fn check_origin(
 /// Looks at the signature of a report that is no duplicate.
 #[must_use]
 pub fn check_signature(report: &DecodedReport, keyring: &Keyring, rules: &Rules) -> Checked {
-    let Some(signature) = &report.signature else {
+    if report.signature.is_none() {
         return Checked::Suspend(Reason::SignatureMissing);
-    };
+    }
     let unverifiable = || {
         let accepted = match rules.policy {
             SignaturePolicy::Accept => true,
@@ -113,18 +114,10 @@ pub fn check_signature(report: &DecodedReport, keyring: &Keyring, rules: &Rules)
             Checked::Suspend(Reason::SignatureUnverifiable)
         }
     };
-    // An object payload is no signed bytes; a token that is not mapped (builtin among them) can be
-    // checked by the vendor alone.
-    let (Some(message), Some(algorithm)) =
-        (&report.signed_payload, rules.algorithm(&signature.signing_type))
-    else {
+    let Some(parts) = signed_parts(report, rules) else {
         return unverifiable();
     };
-    let signer = match &report.signer {
-        Signer::Named(udi) => udi,
-        Signer::Reporter | Signer::Unreadable => report.udi(),
-    };
-    let value = decode_base64(&signature.value);
+    let SignedParts { message, algorithm, signer, value } = parts;
     let signed = Signed { message, sha256: &report.payload_sha256 };
     match keyring.verify(signer, algorithm, signed, value.as_deref(), report.last_end) {
         Verdict::Verified => Checked::Status(SignatureStatus::Verified),
@@ -132,6 +125,33 @@ pub fn check_signature(report: &DecodedReport, keyring: &Keyring, rules: &Rules)
         Verdict::Invalid => Checked::Suspend(Reason::SignatureInvalid),
         Verdict::NotValidThen => Checked::Suspend(Reason::TrustNotValidThen),
     }
+}
+
+/// What it takes to check a signature here.
+pub struct SignedParts<'a> {
+    /// The exact bytes that were signed.
+    pub message: &'a [u8],
+    pub algorithm: Algorithm,
+    pub signer: &'a Udi,
+    /// `None` if it is not base64.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The parts of a report's signature; `None` where it cannot be checked here: an object payload is no
+/// signed bytes, and a token that is not mapped (builtin among them) can be checked by the vendor alone.
+#[must_use]
+pub fn signed_parts<'a>(report: &'a DecodedReport, rules: &Rules) -> Option<SignedParts<'a>> {
+    let signature = report.signature.as_ref()?;
+    let signer = match &report.signer {
+        Signer::Named(udi) => udi,
+        Signer::Reporter | Signer::Unreadable => report.udi(),
+    };
+    Some(SignedParts {
+        message: report.signed_payload.as_ref()?,
+        algorithm: rules.algorithm(&signature.signing_type)?,
+        signer,
+        value: decode_base64(&signature.value),
+    })
 }
 
 /// Base64 that may hold line breaks.

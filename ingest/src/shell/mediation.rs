@@ -116,7 +116,7 @@ pub struct Batch {
 }
 
 /// A report between decoding and its disposition.
-enum Decoded {
+pub(super) enum Decoded {
     Good { report: Box<DecodedReport>, key: ReportKey, probe: Probe, checked: Option<Checked> },
     Refused(Box<RefusedReport>),
 }
@@ -283,7 +283,7 @@ fn known(held: &Digest, digest: &Digest) -> Probe {
 }
 
 /// Everything about one report that needs neither the index nor the keys.
-fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
+pub(super) fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
     let Arrival { raw, delivery, received_at, .. } = arrival;
     let refuse = |reason, detail, readings| {
         Decoded::Refused(Box::new(RefusedReport { reason, detail, readings }))

@@ -6,6 +6,7 @@ pub mod index;
 pub mod kafka;
 pub mod mediation;
 pub mod metrics;
+pub mod recheck;
 pub mod rows;
 pub mod runner;
 pub mod takeup;

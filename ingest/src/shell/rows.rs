@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array as _, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder,
     Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
@@ -168,6 +169,7 @@ impl Rows {
     /// Only if the columns do not fit the schema, which would be a bug.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let mut rows = std::mem::take(self);
+        let n = rows.len();
         let mut texts = rows.texts.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef);
         let mut text = || texts.next().unwrap_or_else(|| unreachable!("14 text columns"));
         let time = |values: Vec<Option<i64>>| {
@@ -218,6 +220,7 @@ impl Rows {
             rows.measurements.finish(measurements)?,
             Arc::new(rows.raw.finish()),
             Arc::new(rows.context.finish()),
+            new_null_array(SCHEMA.field(SCHEMA.fields().len() - 1).data_type(), n),
         ];
         RecordBatch::try_new(SCHEMA.clone(), columns)
     }

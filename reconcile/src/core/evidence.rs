@@ -96,7 +96,9 @@ fn object(fields: &[(&str, Value)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-fn moment(moment: &Moment) -> String {
+/// A moment of the book, as it is hashed.
+#[must_use]
+pub fn moment(moment: &Moment) -> String {
     match moment {
         Moment::At(instant) => rfc3339(*instant),
         Moment::Date(day) => day.to_string(),

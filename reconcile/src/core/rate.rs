@@ -36,15 +36,33 @@ pub fn amount(price: &Price, quantity: i128) -> Result<i128, RateError> {
         .ok_or_else(|| RateError::TooLarge { plan: price.plan.clone(), item: price.item.clone() })
 }
 
+/// A part of a quantity that one tier prices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierPart {
+    /// What the unit price is multiplied by, in millionths: the part of the quantity, or whole packages.
+    pub units: i128,
+    pub unit_price: Decimal,
+    /// `units` times `unit_price`, with 18 decimal places.
+    pub exact: BigInt,
+}
+
 /// The amount with 18 decimal places.
 fn exact_amount(price: &Price, quantity: i128) -> Option<BigInt> {
-    let times = |quantity: i128, unit_price: Decimal| {
-        Some(BigInt::from(quantity) * scaled(unit_price, PRICE_SCALE)?)
+    Some(tier_parts(price, quantity)?.iter().map(|part| &part.exact).sum())
+}
+
+/// What each tier prices of a quantity; the exact amount is the sum. `None` if the price's tiers or places
+/// are not those of a price.
+#[must_use]
+pub fn tier_parts(price: &Price, quantity: i128) -> Option<Vec<TierPart>> {
+    let part = |units: i128, unit_price: Decimal| {
+        let exact = BigInt::from(units) * scaled(unit_price, PRICE_SCALE)?;
+        Some(TierPart { units, unit_price, exact })
     };
     match price.tier_mode {
-        TierMode::Flat => times(quantity, price.tiers.first()?.unit_price),
+        TierMode::Flat => Some(vec![part(quantity, price.tiers.first()?.unit_price)?]),
         TierMode::Graduated => {
-            let mut sum = BigInt::ZERO;
+            let mut parts = Vec::new();
             let mut lower = 0;
             for tier in &price.tiers {
                 let upper = match tier.up_to {
@@ -52,11 +70,11 @@ fn exact_amount(price: &Price, quantity: i128) -> Option<BigInt> {
                     None => quantity,
                 };
                 if upper > lower {
-                    sum += times(upper - lower, tier.unit_price)?;
+                    parts.push(part(upper - lower, tier.unit_price)?);
                     lower = upper;
                 }
             }
-            Some(sum)
+            Some(parts)
         }
         TierMode::Volume => {
             for tier in &price.tiers {
@@ -66,7 +84,7 @@ fn exact_amount(price: &Price, quantity: i128) -> Option<BigInt> {
                     None => true,
                 };
                 if holds {
-                    return times(quantity, tier.unit_price);
+                    return Some(vec![part(quantity, tier.unit_price)?]);
                 }
             }
             None
@@ -75,10 +93,8 @@ fn exact_amount(price: &Price, quantity: i128) -> Option<BigInt> {
             let size = scaled(price.package_size?, u32::from(QUANTITY_SCALE))?;
             let whole = quantity.checked_div(size)?;
             let packages = whole + i128::from(quantity % size != 0);
-            times(
-                packages.checked_mul(10i128.pow(u32::from(QUANTITY_SCALE)))?,
-                price.tiers.first()?.unit_price,
-            )
+            let units = packages.checked_mul(10i128.pow(u32::from(QUANTITY_SCALE)))?;
+            Some(vec![part(units, price.tiers.first()?.unit_price)?])
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The ledger in the lake: lines to rows and back, posting and closing, each one commit.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
-use datafusion::prelude::{DataFrame, SessionContext, col, lit};
+use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
 use lake::{Lake, Layout, Table};
 use schemas::journal::timestamp;
 use schemas::ledger::{
@@ -28,6 +28,17 @@ type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 pub struct Versions {
     pub journal: Option<u64>,
     pub book: Option<u64>,
+}
+
+/// What lines of one run have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub versions: Versions,
+    /// The version that its commit makes.
+    pub ledger_version: u64,
+    /// The account that it is for, or blank for all.
+    pub scope: String,
+    pub posted_at: EpochSeconds,
 }
 
 /// Opens the ledger, making it if it is not there.
@@ -59,9 +70,30 @@ pub(crate) async fn rows_of(
 /// If the ledger cannot be read.
 pub async fn lines(table: Option<&Table>, column: &str, period: Period) -> Result<Vec<Line>> {
     let Some(table) = table else { return Ok(Vec::new()) };
+    lines_where(table, col(column).eq(lit(period.to_string()))).await
+}
+
+/// The lines that a version of the ledger came with.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn lines_of_version(table: &Table, version: u64) -> Result<Vec<Line>> {
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    lines_where(table, col("ledger_version").eq(lit(version))).await
+}
+
+/// One line, by its id.
+///
+/// # Errors
+/// If the ledger cannot be read, or has no such line.
+pub async fn line(table: &Table, line_id: &str) -> Result<Line> {
+    let found = lines_where(table, col("line_id").eq(lit(line_id))).await?.into_iter().next();
+    found.ok_or_else(|| ReconcileError::NoLine(line_id.to_owned()))
+}
+
+async fn lines_where(table: &Table, which: Expr) -> Result<Vec<Line>> {
     let session = engine::session()?;
-    let rows = rows_of(&session, table, RECORD_LINE).await?;
-    let rows = rows.filter(col(column).eq(lit(period.to_string())))?;
+    let rows = rows_of(&session, table, RECORD_LINE).await?.filter(which)?;
     let mut lines = Vec::new();
     for batch in rows.collect().await? {
         read_lines(&batch, &mut lines)?;
@@ -77,36 +109,103 @@ pub async fn lines(table: Option<&Table>, column: &str, period: Period) -> Resul
     Ok(lines)
 }
 
-/// The periods that are closed.
+/// The periods that are closed, with the versions of the ledger that closed them.
 ///
 /// # Errors
 /// If the ledger cannot be read.
-pub async fn closed(table: Option<&Table>) -> Result<BTreeSet<Period>> {
-    let Some(table) = table else { return Ok(BTreeSet::new()) };
+pub async fn closed(table: Option<&Table>) -> Result<BTreeMap<Period, u64>> {
+    let Some(table) = table else { return Ok(BTreeMap::new()) };
     let session = engine::session()?;
-    let rows = rows_of(&session, table, RECORD_CLOSE).await?.select_columns(&["posted_period"])?;
-    let mut periods = BTreeSet::new();
+    let rows = rows_of(&session, table, RECORD_CLOSE).await?;
+    let rows = rows.select_columns(&["posted_period", "ledger_version"])?;
+    let mut periods = BTreeMap::new();
     for batch in rows.collect().await? {
         let texts = cast(batch.column(0), &DataType::Utf8)?;
-        for period in texts.as_string::<i32>().iter().flatten() {
-            periods.insert(period.parse().map_err(ReconcileError::Ledger)?);
+        let versions = cast(batch.column(1), &DataType::Int64)?;
+        let versions = versions.as_primitive::<Int64Type>();
+        for (i, period) in texts.as_string::<i32>().iter().enumerate() {
+            let version = if versions.is_valid(i) { versions.value(i) } else { 0 };
+            let period = period.unwrap_or_default().parse().map_err(ReconcileError::Ledger)?;
+            periods.insert(period, u64::try_from(version).unwrap_or(0));
         }
     }
     Ok(periods)
 }
 
+/// The periods that lines were posted into.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn posted_periods(table: &Table) -> Result<Vec<Period>> {
+    let session = engine::session()?;
+    let rows = rows_of(&session, table, RECORD_LINE).await?;
+    let mut periods = Vec::new();
+    for batch in rows.select_columns(&["posted_period"])?.distinct()?.collect().await? {
+        for period in engine::text(batch.column(0))?.iter().flatten() {
+            periods.push(period.parse().map_err(ReconcileError::Ledger)?);
+        }
+    }
+    Ok(periods)
+}
+
+/// The manifest of a period's close.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn manifest(table: &Table, period: Period) -> Result<Option<String>> {
+    let session = engine::session()?;
+    let rows = rows_of(&session, table, RECORD_CLOSE).await?;
+    let rows = rows
+        .filter(col("posted_period").eq(lit(period.to_string())))?
+        .select_columns(&["manifest"])?;
+    for batch in rows.collect().await? {
+        let texts = cast(batch.column(0), &DataType::Utf8)?;
+        if let Some(Some(manifest)) = texts.as_string::<i32>().iter().next() {
+            return Ok(Some(manifest.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// The versions of journal and book that lines and closes stand on.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn pinned_versions(table: &Table) -> Result<Vec<Versions>> {
+    let session = engine::session()?;
+    engine::register(&session, TABLE, Some(table), &SCHEMA).await?;
+    let rows = session.table(TABLE).await?;
+    let rows = rows.select_columns(&["journal_version", "book_version"])?.distinct()?;
+    let mut versions = Vec::new();
+    for batch in rows.collect().await? {
+        let column = |i: usize| cast(batch.column(i), &DataType::Int64);
+        let (journal, book) = (column(0)?, column(1)?);
+        let at = |column: &ArrayRef, i: usize| {
+            let column = column.as_primitive::<Int64Type>();
+            column.is_valid(i).then(|| column.value(i)).and_then(|v| u64::try_from(v).ok())
+        };
+        versions.extend(
+            (0..batch.num_rows())
+                .map(|i| Versions { journal: at(&journal, i), book: at(&book, i) }),
+        );
+    }
+    Ok(versions)
+}
+
 /// Gives lines that are about to be posted their places in the chain of their period, after the lines
 /// that it has.
-pub fn chain(lines: &mut [Line], before: &[Line], versions: Versions, posted_at: EpochSeconds) {
+pub fn chain(lines: &mut [Line], before: &[Line], run: &Run) {
     let last = before.iter().filter_map(|line| line.posting.as_ref()).max_by_key(|p| p.sequence);
     let mut sequence = last.map_or(0, |posting| posting.sequence + 1);
     let mut link: Hash = last.and_then(|p| p.chain.parse().ok()).unwrap_or_default();
     for line in lines {
         line.posting = Some(Posting {
             sequence,
-            posted_at,
-            journal_version: versions.journal,
-            book_version: versions.book,
+            posted_at: run.posted_at,
+            journal_version: run.versions.journal,
+            book_version: run.versions.book,
+            ledger_version: run.ledger_version,
+            scope: run.scope.clone(),
             chain: String::new(),
         });
         link = merkle::link(&link, &line.leaf().unwrap_or_default());
@@ -177,6 +276,8 @@ pub fn line_rows(lines: &[Line]) -> Result<RecordBatch> {
         text(|l| l.terms_leaf.clone()),
         text(|l| l.purchased_leaf.clone()),
         number(|p| Some(p.sequence)),
+        number(|p| Some(p.ledger_version)),
+        text(|l| l.posting.as_ref().map(|p| p.scope.clone()).unwrap_or_default()),
         text(|l| l.posting.as_ref().map(|p| p.chain.clone()).unwrap_or_default()),
     ];
     Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
@@ -190,6 +291,7 @@ pub fn close_row(
     period: Period,
     manifest: &str,
     versions: Versions,
+    ledger_version: u64,
     closed_at: EpochSeconds,
 ) -> Result<RecordBatch> {
     let columns = SCHEMA
@@ -207,6 +309,7 @@ pub fn close_row(
                 "posted_at" => times(std::iter::once(Some(closed_at))),
                 "journal_version" => version(versions.journal),
                 "book_version" => version(versions.book),
+                "ledger_version" => version(Some(ledger_version)),
                 "manifest" => text(manifest),
                 _ => arrow::array::new_null_array(field.data_type(), 1),
             }
@@ -253,6 +356,7 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
         column("posted_at", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
     let (quantity_before, amount_before) =
         (decimal("quantity_before", 6)?, decimal("amount_before", 4)?);
+    let (ledger_version, scope) = (number("ledger_version")?, text("scope")?);
     let (cause, usage_root) = (text("cause")?, text("usage_root")?);
     let (terms, purchased_leaf, chain) =
         (text("terms_leaf")?, text("purchased_leaf")?, text("chain")?);
@@ -300,6 +404,8 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
                 posted_at: posted_at.value(i).div_euclid(1_000_000),
                 journal_version: version(&journal_version, i),
                 book_version: version(&book_version, i),
+                ledger_version: version(&ledger_version, i).unwrap_or(0),
+                scope: scope.value(i).to_owned(),
                 chain: chain.value(i).to_owned(),
             }),
         });

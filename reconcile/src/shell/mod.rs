@@ -1,5 +1,8 @@
 //! The part of rating that touches the world: snapshots, the ledger, runs.
 
+pub mod close;
+pub mod explain;
 pub mod ledger;
 pub mod memo;
 pub mod run;
+pub mod verify;

@@ -1,4 +1,4 @@
-//! Runs: reconcile, close, statement, exceptions. Each pins the versions that it reads.
+//! Runs: reconcile, statement, exceptions. Each pins the versions that it reads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,15 +7,14 @@ use jiff::tz::TimeZone;
 use lake::{Appended, Lake, StoredBook, Table, load_book};
 use schemas::book::AccountId;
 use schemas::ledger::Line;
-use schemas::period::{EpochSeconds, Period, rfc3339};
-use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
+use schemas::period::{EpochSeconds, Period};
 use schemas::{journal, ledger as ledger_table};
 
-use super::ledger::{self, Versions};
+use super::ledger::{self, Run, Versions};
 use super::memo::{self, Standing};
 use crate::ReconcileError;
 use crate::core::adjust::{Ledger, adjust};
-use crate::core::attribute::{Exceptions, Usage};
+use crate::core::attribute::{Exceptions, KeyUsage, Usage, UsageKey};
 use crate::core::charge::{Charges, charges};
 use crate::core::claims::Claims;
 use crate::core::reference::{Month, Reference};
@@ -30,6 +29,8 @@ pub struct Snapshot {
     pub ledger: Option<Table>,
     pub trust_codes: Option<Table>,
     pub book: StoredBook,
+    /// Of the ledger, only what it held before this version.
+    pub before: Option<u64>,
 }
 
 impl Snapshot {
@@ -44,10 +45,32 @@ impl Snapshot {
             book: load_book(lake, None).await?,
             trust_codes: lake.table(schemas::trust::TABLE).await?,
             journal: lake.table(journal::TABLE).await?,
+            before: None,
         })
     }
 
-    fn versions(&self) -> Versions {
+    /// What the run of a version of the ledger read.
+    ///
+    /// # Errors
+    /// If the lake cannot be read, or does not hold those versions any more.
+    pub async fn of_run(lake: &Lake, ledger: &Table, run: &Run) -> Result<Snapshot> {
+        let Versions { journal, book } = run.versions;
+        Ok(Snapshot {
+            ledger: Some(ledger.clone()),
+            book: match book {
+                Some(version) => load_book(lake, Some(version)).await?,
+                None => StoredBook::default(),
+            },
+            trust_codes: None,
+            journal: match journal {
+                Some(version) => lake.table_at(journal::TABLE, version).await?,
+                None => None,
+            },
+            before: Some(run.ledger_version),
+        })
+    }
+
+    pub(super) fn versions(&self) -> Versions {
         Versions { journal: self.journal.as_ref().map(Table::version), book: self.book.version }
     }
 
@@ -120,14 +143,25 @@ async fn compute(
     period: Period,
 ) -> Result<Charges> {
     let months = reference.months(period);
+    let (steps, exceptions) = usage_of(evidence, reference, &months, period, None).await?;
+    Ok(charges(reference, &months, steps, exceptions)?)
+}
+
+/// What was used of each key in a period; of one key also the reports that count.
+pub(super) async fn usage_of(
+    evidence: &Evidence,
+    reference: &Reference<'_>,
+    months: &[Month],
+    period: Period,
+    kept: Option<&UsageKey>,
+) -> Result<(BTreeMap<UsageKey, KeyUsage>, Exceptions)> {
     let utc = Month::new(period, &TimeZone::UTC).span;
     let from = months.iter().map(|m| m.span.start).chain([utc.start]).min().unwrap_or(utc.start);
     let to = months.iter().map(|m| m.span.end).chain([utc.end]).max().unwrap_or(utc.end);
-    let start = || Usage::new(reference, &months, utc);
+    let start = || Usage::new(reference, months, utc).keeping(kept);
     let usage =
         evidence.claims(from, to, start, |usage, claims| attribute(usage, &claims, &start)).await?;
-    let (steps, exceptions) = usage.finish();
-    Ok(charges(reference, &months, steps, exceptions)?)
+    Ok(usage.finish())
 }
 
 /// Adds the usage of claims, on all cores: sums do not depend on the order.
@@ -192,6 +226,8 @@ pub struct Reconciled {
     /// Posted, or in a dry run to be posted.
     pub lines: Vec<Line>,
     pub exceptions: Vec<ExceptionRow>,
+    /// The version of the ledger that holds them.
+    pub posted_as: Option<u64>,
 }
 
 /// Computes targets and posts the difference; a dry run does all but the posting. What a run over all
@@ -211,7 +247,7 @@ pub async fn reconcile(
     if account.is_none()
         && let Some(exceptions) = memo::recall(lake, cache_dir, period).await?
     {
-        return Ok(Reconciled { lines: Vec::new(), exceptions });
+        return Ok(Reconciled { exceptions, ..Reconciled::default() });
     }
     loop {
         let mut snapshot = Snapshot::pin(lake).await?;
@@ -231,13 +267,18 @@ pub async fn reconcile(
         if dry_run {
             return Ok(reconciled);
         }
-        let period = reconciled.lines[0].posted_period;
-        let before = ledger::lines(snapshot.ledger.as_ref(), "posted_period", period).await?;
-        ledger::chain(&mut reconciled.lines, &before, snapshot.versions(), clock());
+        let run = Run {
+            versions: snapshot.versions(),
+            ledger_version: snapshot.ledger.as_ref().map_or(0, Table::version) + 1,
+            scope: account.map(ToString::to_string).unwrap_or_default(),
+            posted_at: clock(),
+        };
+        chain(&snapshot, &mut reconciled.lines, &run).await?;
         let rows = ledger::line_rows(&reconciled.lines)?;
         if let Some(mut table) = snapshot.ledger.clone()
             && let Appended::Committed(version) = table.append_once(&[rows]).await?
         {
+            reconciled.posted_as = Some(version);
             tracing::info!(version, lines = reconciled.lines.len(), "lines posted");
             let standing = Standing { ledger: table.stands_at()?, ..snapshot.standing()? };
             keep(standing, &reconciled.exceptions);
@@ -245,6 +286,54 @@ pub async fn reconcile(
         }
         tracing::info!("the ledger changed meanwhile; the run starts anew");
     }
+}
+
+/// Gives lines of one run their places after what their period holds.
+async fn chain(snapshot: &Snapshot, lines: &mut [Line], run: &Run) -> Result<()> {
+    let Some(first) = lines.first() else { return Ok(()) };
+    let mut before =
+        ledger::lines(snapshot.ledger.as_ref(), "posted_period", first.posted_period).await?;
+    before.retain(|line| line.ledger_version() < run.ledger_version);
+    ledger::chain(lines, &before, run);
+    Ok(())
+}
+
+/// The lines of a run, as it posted them, and as they come out when they are computed again from the
+/// versions that it pinned.
+#[derive(Debug)]
+pub struct Reproduced {
+    pub service_period: Period,
+    pub posted: Vec<Line>,
+    pub again: Vec<Line>,
+}
+
+/// Computes a run again: the one that made a version of the ledger.
+///
+/// # Errors
+/// If that version is no run's, or the lake cannot be read.
+pub async fn reproduce(lake: &Lake, ledger: &Table, ledger_version: u64) -> Result<Reproduced> {
+    let mut posted = ledger::lines_of_version(ledger, ledger_version).await?;
+    posted.sort_by_key(|line| line.posting.as_ref().map(|p| p.sequence));
+    let run = posted.first().and_then(|line| Some((line, line.posting.as_ref()?)));
+    let Some((first, posting)) = run else {
+        return Err(ReconcileError::NoRun(ledger_version));
+    };
+    let service_period = first.service_period;
+    let run = Run {
+        versions: Versions { journal: posting.journal_version, book: posting.book_version },
+        ledger_version,
+        scope: posting.scope.clone(),
+        posted_at: posting.posted_at,
+    };
+    let account: Option<AccountId> = if run.scope.is_empty() {
+        None
+    } else {
+        Some(run.scope.parse().map_err(ReconcileError::Ledger)?)
+    };
+    let snapshot = Snapshot::of_run(lake, ledger, &run).await?;
+    let mut again = plan(&snapshot, service_period, account.as_ref()).await?.lines;
+    chain(&snapshot, &mut again, &run).await?;
+    Ok(Reproduced { service_period, posted, again })
 }
 
 /// The lines that would bring the ledger to the targets.
@@ -256,10 +345,17 @@ async fn plan(
     let reference = Reference::new(&snapshot.book.book);
     let evidence = Evidence::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
     let charges = compute(&evidence, &reference, period).await?;
-    let mut held =
-        Ledger { closed: ledger::closed(snapshot.ledger.as_ref()).await?, ..Ledger::default() };
+    let mut held = Ledger::default();
+    let before = snapshot.before.unwrap_or(u64::MAX);
+    for (period, version) in ledger::closed(snapshot.ledger.as_ref()).await? {
+        if version < before {
+            held.closed.insert(period);
+        }
+    }
     for line in ledger::lines(snapshot.ledger.as_ref(), "service_period", period).await? {
-        held.take(&line);
+        if line.ledger_version() < before {
+            held.take(&line);
+        }
     }
     let of_account = account.map(|id| {
         let is_posted = || {
@@ -282,89 +378,7 @@ async fn plan(
         Some(Some(index)) => exception_rows(&charges.exceptions, &reference, period, Some(index)),
         Some(None) => Vec::new(),
     };
-    Ok(Reconciled { lines, exceptions })
-}
-
-/// Closes a period for all accounts, as posted. Twice is no error. Gives the manifest.
-///
-/// # Errors
-/// If the lake fails.
-pub async fn close(
-    lake: &Lake,
-    period: Period,
-    clock: &(dyn Fn() -> EpochSeconds + Sync),
-) -> Result<String> {
-    let mut table = ledger::ensure(lake).await?;
-    loop {
-        if let Some(manifest) = manifest_of(&table, period).await? {
-            return Ok(manifest);
-        }
-        let snapshot = Snapshot::pin(lake).await?;
-        let versions = snapshot.versions();
-        let lines = ledger::lines(Some(&table), "posted_period", period).await?;
-        let closed_at = clock();
-        let manifest = manifest(period, &lines, &table, versions, closed_at);
-        let row = ledger::close_row(period, &manifest, versions, closed_at)?;
-        match table.append_once(&[row]).await? {
-            Appended::Committed(_) => return Ok(manifest),
-            Appended::Stale | Appended::Overtaken => table.refresh().await?,
-        }
-    }
-}
-
-async fn manifest_of(table: &Table, period: Period) -> Result<Option<String>> {
-    use arrow::array::AsArray as _;
-    use datafusion::prelude::{col, lit};
-    let session = engine::session()?;
-    let provider = table.provider(&session).await?;
-    let rows = session
-        .read_table(provider)?
-        .filter(
-            col("record")
-                .eq(lit(ledger_table::RECORD_CLOSE))
-                .and(col("posted_period").eq(lit(period.to_string()))),
-        )?
-        .select_columns(&["manifest"])?
-        .collect()
-        .await?;
-    for batch in rows {
-        let texts = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
-        if let Some(Some(manifest)) = texts.as_string::<i32>().iter().next() {
-            return Ok(Some(manifest.to_owned()));
-        }
-    }
-    Ok(None)
-}
-
-/// What is closed: counts, totals by currency, and the versions that it stands on.
-fn manifest(
-    period: Period,
-    lines: &[Line],
-    ledger: &Table,
-    versions: Versions,
-    closed_at: EpochSeconds,
-) -> String {
-    let mut totals: BTreeMap<&str, i128> = BTreeMap::new();
-    for line in lines {
-        *totals.entry(&line.currency).or_default() += line.amount;
-    }
-    let totals: BTreeMap<&str, String> = totals
-        .into_iter()
-        .map(|(currency, total)| {
-            (currency, amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE)))
-        })
-        .collect();
-    serde_json::json!({
-        "period": period.to_string(),
-        "closed_at": rfc3339(closed_at),
-        "lines": lines.len(),
-        "totals": totals,
-        "ledger_version": ledger.version(),
-        "journal_version": versions.journal,
-        "book_version": versions.book,
-        "rumledger": env!("CARGO_PKG_VERSION"),
-    })
-    .to_string()
+    Ok(Reconciled { lines, exceptions, posted_as: None })
 }
 
 /// What was posted into a period.

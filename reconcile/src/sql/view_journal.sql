@@ -6,12 +6,12 @@ SELECT
     payload_sha256, layout, entitlement_tag, utility, software_version, subscription_id, signature,
     collector, smart_account, virtual_account, received_at, source, partition,
     arrow_cast(stored_offset, 'UInt64') AS "offset",
-    ha_udi, measurements, raw, context
+    ha_udi, measurements, raw, context, acts
 FROM (
     SELECT
         disposition, reason, detail, udi_pid, udi_serial, report_id AS stored_report_id,
         payload_sha256, layout, entitlement_tag, utility, software_version, subscription_id, signature,
         collector, smart_account, virtual_account, received_at, source, partition,
-        "offset" AS stored_offset, ha_udi, measurements, raw, context
+        "offset" AS stored_offset, ha_udi, measurements, raw, context, acts
     FROM stored_journal
 ) AS stored

@@ -1,0 +1,196 @@
+//! What is kept, looked at again: the journal's columns against the bytes beside them, and signatures.
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
+use arrow::compute::cast;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt as _;
+use lake::Table;
+use rayon::prelude::*;
+use schemas::disposition::{Disposition, Reason, SignatureStatus};
+use schemas::journal::SCHEMA;
+use schemas::period::EpochSeconds;
+use schemas::udi::Udi;
+
+use super::mediation::{Decoded, Judging, arrivals_of, decode_one};
+use super::rows::{Row, Rows};
+use super::takeup::TakeUpError;
+use crate::core::decode::decode;
+use crate::core::keyring::TrustFact;
+use crate::core::mediate::{Checked, check_signature, signed_parts};
+use crate::core::report::{Judged, Readings};
+
+type Result<T, E = TakeUpError> = std::result::Result<T, E>;
+
+/// A row whose columns are not what its bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowDifference {
+    /// Source and offset of the report.
+    pub place: String,
+    pub column: String,
+    pub expected: String,
+    pub found: String,
+}
+
+/// What looking at the journal again came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rechecked {
+    pub reports: u64,
+    /// Of these, accepted ones whose signature was verified again.
+    pub verified: u64,
+    pub difference: Option<RowDifference>,
+}
+
+/// The columns that follow from the bytes, the time of receipt and the keys.
+const DERIVED: &[&str] = &[
+    "udi_pid",
+    "udi_serial",
+    "report_id",
+    "payload_sha256",
+    "layout",
+    "entitlement_tag",
+    "utility",
+    "software_version",
+    "subscription_id",
+    "signature",
+    "usage_start",
+    "usage_end",
+    "ha_udi",
+    "measurements",
+];
+
+/// Decodes every row of the journal anew and verifies the accepted ones, up to the first that differs.
+/// `progress` is told how many were looked at.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub async fn recheck(
+    journal: &Table,
+    judging: &Judging,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Rechecked> {
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let unread = |e| TakeUpError::Read(Box::new(e));
+    let provider = journal.provider(&session).await?;
+    // The names of the table, in the order of the schema; an earlier lake may lack the last ones.
+    let held = provider.schema();
+    let names: Vec<&str> = SCHEMA
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .filter(|name| held.index_of(name).is_ok())
+        .collect();
+    let rows = session.read_table(provider).and_then(|rows| rows.select_columns(&names));
+    let mut rows = rows.map_err(unread)?.execute_stream().await.map_err(unread)?;
+    let mut checked = Rechecked::default();
+    while let Some(batch) = rows.next().await {
+        let batch = batch.map_err(unread)?;
+        let columns: Vec<ArrayRef> = batch
+            .columns()
+            .iter()
+            .zip(&names)
+            .map(|(column, name)| cast(column, SCHEMA.field_with_name(name)?.data_type()))
+            .collect::<Result<_, _>>()?;
+        let batch = RecordBatch::try_from_iter(names.iter().copied().zip(columns))?;
+        checked.difference = recheck_rows(&batch, judging, &mut checked)?;
+        progress(checked.reports);
+        if checked.difference.is_some() {
+            break;
+        }
+    }
+    Ok(checked)
+}
+
+fn recheck_rows(
+    rows: &RecordBatch,
+    judging: &Judging,
+    checked: &mut Rechecked,
+) -> Result<Option<RowDifference>> {
+    let arrivals = arrivals_of(rows, judging)?;
+    let dispositions = rows["disposition"].as_string::<i32>();
+    let looked_at: Vec<(Readings, Option<Checked>)> = arrivals
+        .par_iter()
+        .enumerate()
+        .map(|(i, arrival)| match decode_one(arrival, judging) {
+            Decoded::Refused(refused) => (refused.readings, None),
+            Decoded::Good { report, .. } => {
+                let is_accepted = dispositions.value(i) == Disposition::Accepted.as_str();
+                let signature =
+                    is_accepted.then(|| check_signature(&report, &judging.keyring, &judging.rules));
+                (report.readings, signature)
+            }
+        })
+        .collect();
+    let mut again = Rows::default();
+    for (arrival, (readings, signature)) in arrivals.iter().zip(&looked_at) {
+        let signature = match signature {
+            Some(Checked::Status(status)) => Some(*status),
+            _ => None,
+        };
+        checked.reports += 1;
+        checked.verified += u64::from(signature == Some(SignatureStatus::Verified));
+        let judged =
+            Judged { disposition: Disposition::Accepted, reason: None, detail: None, signature };
+        again.push(&Row { arrival, readings, judged: &judged })?;
+    }
+    let again = again.finish()?;
+    for name in DERIVED {
+        let (stored, now) = (&rows[*name], &again[*name]);
+        if stored == now {
+            continue;
+        }
+        let Some(i) = (0..rows.num_rows()).find(|&i| stored.slice(i, 1) != now.slice(i, 1)) else {
+            continue;
+        };
+        let refused: Option<Reason> = match looked_at[i].1 {
+            Some(Checked::Suspend(reason)) if *name == "signature" => Some(reason),
+            _ => None,
+        };
+        let found = shown(stored, i);
+        let expected = refused.map_or_else(|| shown(now, i), |reason| reason.to_string());
+        let position = &arrivals[i].raw.position;
+        return Ok(Some(RowDifference {
+            place: format!("report {} of {}", position.offset, position.source),
+            column: (*name).to_owned(),
+            expected,
+            found,
+        }));
+    }
+    Ok(None)
+}
+
+fn shown(column: &ArrayRef, i: usize) -> String {
+    let options = arrow::util::display::FormatOptions::default().with_null("nothing");
+    arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options)
+        .map_or_else(|_| String::from("?"), |f| f.value(i).to_string())
+}
+
+/// The signature of a report, with the trust code that verifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedReport {
+    /// The signed bytes.
+    pub payload: Vec<u8>,
+    pub signer: Udi,
+    /// In base64, without line breaks.
+    pub signature: String,
+    pub trust_code: TrustFact,
+}
+
+/// Looks for the trust code that verifies a report; `None` where none does.
+#[must_use]
+pub fn signed_report(
+    raw: &[u8],
+    received_at: EpochSeconds,
+    judging: &Judging,
+) -> Option<SignedReport> {
+    let report = decode(raw, &judging.limits.report, received_at).ok()?;
+    let parts = signed_parts(&report, &judging.rules)?;
+    let trust_code = judging.keyring.verifying(&parts, &report)?;
+    Some(SignedReport {
+        payload: parts.message.to_vec(),
+        signer: parts.signer.clone(),
+        signature: STANDARD.encode(parts.value.as_deref().unwrap_or_default()),
+        trust_code,
+    })
+}

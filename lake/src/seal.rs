@@ -1,0 +1,124 @@
+//! Digests of what is stored, so that a changed bit is found wherever it lies.
+//!
+//! Each data file's SHA-256 stands in the commit that adds it, as the tag [`TAG`]; the digest of a
+//! table's log up to a version goes into a manifest. Files that a merge wrote have no tag: what they
+//! hold is checked row by row.
+
+use std::collections::BTreeMap;
+
+use deltalake::kernel::{Action, Add};
+use deltalake::logstore::get_actions;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+use schemas::merkle::{self, Hash};
+
+use crate::{LakeError, Result, Table};
+
+/// Name of the tag of a file's digest, in lower-case hexadecimal.
+pub const TAG: &str = "rumledger.sha256";
+
+/// Files that are read at once.
+const FILES_TOGETHER: usize = 4;
+
+/// What became of a check of the files of one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesChecked {
+    /// Files whose bytes have the digest that their commit names.
+    pub sealed: u64,
+    /// Files whose commit names none.
+    pub unsealed: u64,
+    /// The first that differs, by its path, and how.
+    pub damaged: Option<(String, String)>,
+}
+
+impl Table {
+    /// Gives files that were just written the tag of their digest.
+    pub(crate) async fn seal(&self, adds: &mut [Add]) -> Result<()> {
+        let store = self.delta.object_store();
+        for add in adds {
+            let path =
+                Path::parse(&add.path).map_err(|e| LakeError::store(self.name(), e.into()))?;
+            let failed = |e| LakeError::store(self.name(), e);
+            let bytes = store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+            let digest = merkle::digest(&bytes).to_string();
+            add.tags.get_or_insert_default().insert(TAG.to_owned(), Some(digest));
+        }
+        Ok(())
+    }
+
+    /// Reads every file of the loaded version, and compares it with the digest of its commit.
+    ///
+    /// # Errors
+    /// If the store fails, or the log cannot be read.
+    pub async fn check_files(&self) -> Result<FilesChecked> {
+        let mut files: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for version in 0..=self.version() {
+            for action in get_actions(version, &self.log_entry(version).await?)
+                .map_err(self.failed("read"))?
+            {
+                match action {
+                    Action::Add(add) => {
+                        let tag = add.tags.and_then(|tags| tags.get(TAG).cloned().flatten());
+                        files.insert(add.path, tag);
+                    }
+                    Action::Remove(remove) => {
+                        files.remove(&remove.path);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let mut checked = FilesChecked::default();
+        let store = self.delta.object_store();
+        let digests = futures::stream::iter(files).map(|(path, tag)| {
+            let store = store.clone();
+            async move {
+                let location = Path::parse(&path).map_err(object_store::Error::from)?;
+                let digest = match store.get(&location).await {
+                    Ok(got) => Ok(merkle::digest(&got.bytes().await?).to_string()),
+                    Err(object_store::Error::NotFound { .. }) => Err("it is not there"),
+                    Err(error) => return Err(error),
+                };
+                Ok((path, tag, digest))
+            }
+        });
+        let mut digests = digests.buffered(FILES_TOGETHER);
+        while let Some((path, tag, digest)) =
+            digests.try_next().await.map_err(|e| LakeError::store(self.name(), e))?
+        {
+            match (tag, digest) {
+                (_, Err(why)) => {
+                    checked.damaged.get_or_insert((path, why.to_owned()));
+                }
+                (None, Ok(_)) => checked.unsealed += 1,
+                (Some(tag), Ok(digest)) if tag == digest => checked.sealed += 1,
+                (Some(tag), Ok(digest)) => {
+                    let how = format!("its SHA-256 is {digest}; its commit says {tag}");
+                    checked.damaged.get_or_insert((path, how));
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    /// A digest of the table's log from its first commit up to a version.
+    ///
+    /// # Errors
+    /// If a commit cannot be read.
+    pub async fn log_digest(&self, version: u64) -> Result<Hash> {
+        let mut digest = Hash::default();
+        for version in 0..=version {
+            digest = merkle::link(&digest, &merkle::leaf(&self.log_entry(version).await?));
+        }
+        Ok(digest)
+    }
+
+    async fn log_entry(&self, version: u64) -> Result<bytes::Bytes> {
+        let entry = self.delta.log_store().read_commit_entry(version).await;
+        let why = || format!("its log lacks version {version}");
+        entry
+            .map_err(self.failed("read"))?
+            .ok_or_else(|| LakeError::Layout { table: self.name().to_owned(), why: why() })
+    }
+}

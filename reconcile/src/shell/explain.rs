@@ -1,0 +1,345 @@
+//! From a ledger line down to the signed reports under it, as its run saw them.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use datafusion::prelude::{col, lit};
+use lake::{Lake, Table};
+use schemas::book::{Price, Span};
+use schemas::journal;
+use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
+use schemas::period::EpochSeconds;
+use schemas::udi::Udi;
+
+use super::ledger::{self, Run, Versions};
+use super::run::{Snapshot, usage_of};
+use crate::ReconcileError;
+use crate::core::attribute::{CountedReport, KeyUsage, UsageKey, compact};
+use crate::core::charge::{pieces, purchased, segments};
+use crate::core::evidence::{
+    InForce, NO_TERMS, NOTHING_PURCHASED, Roots, Stretch, purchased_entry, terms_entry,
+};
+use crate::core::measure::{MeasurePart, Piece, clip, measure, measure_parts};
+use crate::core::rate::{self, TierPart, tier_parts};
+use crate::core::reference::Reference;
+use crate::engine::{self, Evidence};
+
+type Result<T, E = ReconcileError> = std::result::Result<T, E>;
+
+/// A line, and everything under it.
+#[derive(Debug)]
+pub struct Explained {
+    pub line: Line,
+    /// Lines of the same key that were posted before it, in their order.
+    pub earlier: Vec<Line>,
+    /// `None` of a target that vanished: nothing is due any more.
+    pub target: Option<ExplainedTarget>,
+    /// The entries that the roots of the line are made of, as they are hashed.
+    pub terms_entry: String,
+    pub purchased_entry: String,
+    /// Reports that count, with the stretches of time in which they do, cut to the segment; in the order
+    /// of PI and report id.
+    pub reports: Vec<ExplainedReport>,
+}
+
+/// What a key should come to, and how.
+#[derive(Debug)]
+pub struct ExplainedTarget {
+    pub price: Price,
+    pub segment: Span,
+    pub month: Span,
+    pub measure: Measure,
+    /// Purchases or commitments in force in the segment.
+    pub purchased: Vec<InForce>,
+    /// Stretches of the segment in which consumed and purchased stay as they are.
+    pub pieces: Vec<Piece>,
+    /// What the quantity is the sum of, and what the sum is divided by.
+    pub parts: Vec<MeasurePart>,
+    pub divisor: i128,
+    pub quantity: i128,
+    pub tiers: Vec<TierPart>,
+    pub amount: i128,
+}
+
+/// A report that counts, with where it is kept.
+#[derive(Debug)]
+pub struct ExplainedReport {
+    pub udi: Udi,
+    pub report_id: u64,
+    pub tag: String,
+    pub utility: bool,
+    pub verified: bool,
+    pub payload_sha256: String,
+    pub stretches: Vec<Stretch>,
+    pub source: String,
+    pub partition: Option<i32>,
+    pub offset: i64,
+    pub collector: Option<String>,
+    pub received_at: EpochSeconds,
+    pub raw: Vec<u8>,
+}
+
+/// Explains a line from the versions that its run pinned.
+///
+/// # Errors
+/// If the lake has no such line, or does not hold those versions any more.
+pub async fn explain(lake: &Lake, line_id: &str) -> Result<Explained> {
+    let no_line = || ReconcileError::NoLine(line_id.to_owned());
+    let table = lake.table(schemas::ledger::TABLE).await?.ok_or_else(no_line)?;
+    let line = ledger::line(&table, line_id).await?;
+    explain_line(lake, &table, line).await
+}
+
+/// As [`explain`], of a line that was read already.
+///
+/// # Errors
+/// As [`explain`].
+pub async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Explained> {
+    let mut earlier = ledger::lines(Some(table), "service_period", line.service_period).await?;
+    earlier.retain(|other| {
+        other.key == line.key
+            && other.currency == line.currency
+            && other.lines_before < line.lines_before
+    });
+    let posting =
+        line.posting.clone().ok_or_else(|| ReconcileError::NoLine(line.line_id.clone()))?;
+    let run = Run {
+        versions: Versions { journal: posting.journal_version, book: posting.book_version },
+        ledger_version: posting.ledger_version,
+        scope: posting.scope,
+        posted_at: posting.posted_at,
+    };
+    let snapshot = Snapshot::of_run(lake, table, &run).await?;
+    let book = &snapshot.book.book;
+    let reference = Reference::new(book);
+    let vanished = |line, earlier| Explained {
+        line,
+        earlier,
+        target: None,
+        terms_entry: NO_TERMS.to_owned(),
+        purchased_entry: NOTHING_PURCHASED.to_owned(),
+        reports: Vec::new(),
+    };
+    let ChargeKey { smart_account, virtual_account, pool, subscription_id, item, .. } = &line.key;
+    let Some(account) = reference.account(smart_account, virtual_account) else {
+        return Ok(vanished(line, earlier));
+    };
+    let key = UsageKey {
+        account,
+        pool: *pool,
+        subscription_id: subscription_id.clone(),
+        item: item.clone(),
+    };
+    let months = reference.months(line.service_period);
+    let month = &months[account];
+    let of_charge = segments(&reference, &key, month, line.key.charge);
+    let segment = of_charge.iter().find(|s| s.span.start == line.key.segment_start);
+    let segment = segment.and_then(|s| Some((s, s.price?)));
+    // The account's currency may be another one since.
+    let segment = segment.filter(|(_, price)| price.currency == line.currency);
+    let Some((segment, price)) = segment else {
+        return Ok(vanished(line, earlier));
+    };
+    let evidence = Evidence::prepare(snapshot.journal.as_ref(), book).await?;
+    let evidence = evidence.of_account(book, account).await?;
+    let (mut used, _) =
+        usage_of(&evidence, &reference, &months, line.service_period, Some(&key)).await?;
+    let is_due = used.contains_key(&key)
+        || (*pool == Pool::Postpaid
+            && reference.committed().any(|(a, id, i)| {
+                (a, id, i) == (account, subscription_id.as_str(), item.as_str())
+            }));
+    if !is_due {
+        return Ok(vanished(line, earlier));
+    }
+    let KeyUsage { mut steps, counted, .. } = used.remove(&key).unwrap_or_default();
+    compact(&mut steps);
+    let purchases = purchased(&reference, &key);
+    let pieces = clip(&pieces(&steps, &purchases, month.span), segment.span);
+    let value = |piece: &Piece| match line.key.charge {
+        Charge::Usage => piece.delta(),
+        Charge::Commit => piece.purchased,
+    };
+    let (parts, divisor) = measure_parts(price.measure, &pieces, segment.span, month, value);
+    let quantity = measure(price.measure, &pieces, segment.span, month, value);
+    let target = ExplainedTarget {
+        price: price.clone(),
+        segment: segment.span,
+        month: month.span,
+        measure: price.measure,
+        purchased: purchases.clone(),
+        parts,
+        divisor,
+        quantity,
+        tiers: tier_parts(price, quantity).unwrap_or_default(),
+        amount: rate::amount(price, quantity)?,
+        pieces,
+    };
+    let plan = segment.plan.unwrap_or_default();
+    let reports = place(&snapshot, counted, segment.span).await?;
+    Ok(Explained {
+        terms_entry: terms_entry(price, plan, segment.span, month),
+        purchased_entry: purchased_entry(&purchases, segment.span),
+        target: Some(target),
+        reports,
+        line,
+        earlier,
+    })
+}
+
+/// The reports that count in a segment, with their places and bytes from the journal.
+async fn place(
+    snapshot: &Snapshot,
+    counted: Vec<CountedReport>,
+    segment: Span,
+) -> Result<Vec<ExplainedReport>> {
+    let mut wanted: HashMap<(String, String, u64), CountedReport> = HashMap::new();
+    for mut report in counted {
+        for stretch in &mut report.stretches {
+            *stretch = (stretch.0.max(segment.start), stretch.1.min(segment.end), stretch.2);
+        }
+        report.stretches.retain(|(start, end, _)| start < end);
+        if !report.stretches.is_empty() {
+            let Udi { pid, serial } = report.udi.clone();
+            wanted.insert((pid, serial, report.facts.report_id), report);
+        }
+    }
+    let Some(journal_table) = snapshot.journal.as_ref().filter(|_| !wanted.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let mut serials: Vec<&str> = wanted.keys().map(|(_, serial, _)| serial.as_str()).collect();
+    serials.sort_unstable();
+    serials.dedup();
+    let ends = wanted.values().flat_map(|report| &report.stretches);
+    let (first, last) = ends.fold((i64::MAX, i64::MIN), |(first, last), (start, end, _)| {
+        (first.min(*start), last.max(*end))
+    });
+    let session = engine::session()?;
+    engine::register(&session, journal::TABLE, Some(journal_table), &journal::SCHEMA).await?;
+    let rows = session
+        .table(journal::TABLE)
+        .await?
+        .filter(
+            col("disposition")
+                .eq(lit("accepted"))
+                .and(col("usage_end").gt(engine::instant(first)))
+                .and(col("usage_start").lt(engine::instant(last)))
+                .and(col("udi_serial").in_list(serials.iter().map(|s| lit(*s)).collect(), false)),
+        )?
+        .select_columns(&[
+            "udi_pid",
+            "udi_serial",
+            "report_id",
+            "source",
+            "partition",
+            "offset",
+            "collector",
+            "received_at",
+            "raw",
+        ])?;
+    let mut reports = Vec::new();
+    for batch in rows.collect().await? {
+        let text = |i: usize| engine::text(batch.column(i));
+        let (pids, serials, sources, collectors) = (text(0)?, text(1)?, text(3)?, text(6)?);
+        let ids = batch.column(2).as_primitive::<Decimal128Type>();
+        let partitions = batch.column(4).as_primitive::<Int32Type>();
+        let offsets = batch.column(5).as_primitive::<Int64Type>();
+        let received = cast(batch.column(7), &journal::timestamp())?;
+        let received = received.as_primitive::<TimestampMicrosecondType>();
+        let raws = cast(batch.column(8), &DataType::Binary)?;
+        let raws = raws.as_binary::<i32>();
+        for i in 0..batch.num_rows() {
+            let report_id = u64::try_from(ids.value(i)).unwrap_or(u64::MAX);
+            let key = (pids.value(i).to_owned(), serials.value(i).to_owned(), report_id);
+            let Some(report) = wanted.remove(&key) else { continue };
+            reports.push(ExplainedReport {
+                udi: report.udi,
+                report_id,
+                tag: report.tag,
+                utility: report.facts.utility,
+                verified: report.facts.verified,
+                payload_sha256: report.facts.payload_sha256.to_string(),
+                stretches: report.stretches,
+                source: sources.value(i).to_owned(),
+                partition: partitions.is_valid(i).then(|| partitions.value(i)),
+                offset: offsets.value(i),
+                collector: collectors.is_valid(i).then(|| collectors.value(i).to_owned()),
+                received_at: received.value(i).div_euclid(1_000_000),
+                raw: raws.value(i).to_vec(),
+            });
+        }
+    }
+    if let Some((pid, serial, report_id)) = wanted.into_keys().next() {
+        let why = format!("report {report_id} of {pid}:{serial} counts, and its row is not found");
+        return Err(ReconcileError::Journal(why));
+    }
+    reports.sort_by(|a, b| {
+        (&a.udi.pid, &a.udi.serial, a.report_id).cmp(&(&b.udi.pid, &b.udi.serial, b.report_id))
+    });
+    Ok(reports)
+}
+
+impl Explained {
+    /// True if the parts come to the line, exactly, and its roots are those of the evidence.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let (quantity, amount) = self.target.as_ref().map_or((0, 0), |t| (t.quantity, t.amount));
+        let before = self.earlier.iter().fold((0, 0), |(quantity, amount), line| {
+            (quantity + line.quantity, amount + line.amount)
+        });
+        before == (self.line.quantity_before, self.line.amount_before)
+            && quantity - before.0 == self.line.quantity
+            && amount - before.1 == self.line.amount
+            && self.roots().evidence.to_string() == self.line.evidence_root
+            && self.pieces_hold()
+    }
+
+    /// The roots of the evidence, computed from it.
+    #[must_use]
+    pub fn roots(&self) -> Roots {
+        let entries = self.report_entries();
+        let leaves = entries.iter().map(|entry| schemas::merkle::leaf(entry.as_bytes())).collect();
+        Roots::new(&self.terms_entry, &self.purchased_entry, leaves)
+    }
+
+    /// The entry of each report, as it is hashed.
+    #[must_use]
+    pub fn report_entries(&self) -> Vec<String> {
+        self.reports.iter().map(ExplainedReport::entry).collect()
+    }
+
+    /// True if what the reports say adds up to what was consumed, at every instant.
+    fn pieces_hold(&self) -> bool {
+        let Some(target) = &self.target else { return self.reports.is_empty() };
+        target.pieces.iter().all(|piece| {
+            let at = |(start, end, _): &&Stretch| *start <= piece.start && piece.start < *end;
+            let stretches = self.reports.iter().flat_map(|report| &report.stretches);
+            let sum: i128 = stretches.filter(at).map(|(_, _, value)| i128::from(*value)).sum();
+            sum == piece.consumed
+        })
+    }
+}
+
+impl ExplainedReport {
+    /// As it is hashed.
+    #[must_use]
+    pub fn entry(&self) -> String {
+        let facts = crate::core::timeline::ReportFacts {
+            report_id: self.report_id,
+            pi: 0,
+            tag: 0,
+            subscription: 0,
+            header_account: None,
+            utility: self.utility,
+            verified: self.verified,
+            payload_sha256: self.payload_sha256.parse().unwrap_or_default(),
+        };
+        let mut entry = String::new();
+        let udi = (self.udi.pid.as_str(), self.udi.serial.as_str());
+        let stretches = self.stretches.iter().copied();
+        crate::core::evidence::write_report(&mut entry, udi, &self.tag, &facts, stretches);
+        entry
+    }
+}
