@@ -98,7 +98,7 @@ pub enum Command {
     #[command(after_help = "Example: rumledger reconcile --period 2026-10 --dry-run")]
     Reconcile {
         /// The month, in each account's own zone
-        #[arg(long, value_name = "YYYY-MM", required_unless_present = "current")]
+        #[arg(long, value_name = "YYYY-MM", required_unless_present_any = ["current", "as_of"])]
         period: Option<Period>,
         /// The month that is running and the one before it, for jobs that run by themselves
         #[arg(long, conflicts_with = "period")]
@@ -109,7 +109,30 @@ pub enum Command {
         /// Only this account
         #[arg(long, value_name = "SA/VA")]
         account: Option<AccountId>,
+        /// Computes again what the run posted that made this version of the ledger, from what it read
+        /// then; posts nothing
+        #[arg(long, value_name = "VERSION", conflicts_with_all = ["period", "current", "dry_run", "account"])]
+        as_of: Option<u64>,
     },
+    /// From a ledger line down to the measurements and signed reports under it
+    #[command(
+        after_help = "Example: rumledger explain 1f0c9a52b7de48a1b2c3d4e5f6071829 --format json"
+    )]
+    Explain {
+        /// Id of the line, as `statement --format csv` has it
+        line: String,
+    },
+    /// Checks files, chain and manifests, decodes and verifies every report again, and computes every
+    /// line again
+    #[command(after_help = "Example: rumledger verify --period 2026-10")]
+    Verify {
+        /// Without it: all months
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Option<Period>,
+    },
+    /// Writes what others take in
+    #[command(subcommand)]
+    Export(ExportCommand),
     /// Closes a month for all accounts: its lines never change again
     #[command(after_help = "Example: rumledger close --period 2026-09")]
     Close {
@@ -136,6 +159,15 @@ pub enum Command {
         after_help = "Example: rumledger sql \"SELECT disposition, count(*) FROM journal GROUP BY 1\""
     )]
     Sql { query: String },
+}
+
+#[derive(Subcommand)]
+pub enum ExportCommand {
+    /// Everything that it takes to check a line without rumledger (tools/verify_proof.py), as JSON
+    #[command(
+        after_help = "Example: rumledger export proof 1f0c9a52b7de48a1b2c3d4e5f6071829 > proof.json"
+    )]
+    Proof { line: String },
 }
 
 #[derive(Subcommand)]

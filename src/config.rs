@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ingest::core::carrier::CarrierLimits;
 use ingest::core::mediate::Rules;
 use ingest::core::worker::FlushLimits;
 use ingest::shell::kafka::client::Connection;
+use reconcile::shell::close::OperatorKey;
 use schemas::disposition::SignaturePolicy;
 use schemas::key::Algorithm;
 use schemas::period::{EpochSeconds, Moment};
@@ -23,6 +26,10 @@ struct File {
     lake: Option<String>,
     format: Option<String>,
     cache_dir: Option<PathBuf>,
+    /// Ed25519 key in PKCS#8 PEM that signs manifests.
+    operator_key: Option<PathBuf>,
+    /// Who acts on suspended reports.
+    operator: Option<String>,
     signature_policy: Option<String>,
     collector: Option<String>,
     collectors: Option<Vec<String>>,
@@ -64,6 +71,9 @@ pub struct Config {
     pub rules: Rules,
     pub limits: CarrierLimits,
     pub kafka: Kafka,
+    /// Who acts, as the journal keeps it.
+    pub operator: String,
+    operator_key: Option<PathBuf>,
     flush_rows_max: usize,
     flush_bytes_max: usize,
     flush_age_ms_max: Option<u64>,
@@ -105,6 +115,8 @@ impl Config {
             rules: rules(file.signature_policy, file.collectors, file.signing_types)?,
             limits,
             kafka: file.kafka,
+            operator: file.operator.or_else(user_name).unwrap_or_else(|| "unknown".to_owned()),
+            operator_key: file.operator_key,
             flush_rows_max: size(file.flush_rows_max, 16_000)?,
             flush_bytes_max: size(file.flush_bytes_max, 32 << 20)?,
             flush_age_ms_max: file.flush_age_ms_max,
@@ -123,11 +135,27 @@ impl Config {
             rules: self.rules.clone(),
             limits: self.limits,
             kafka: self.kafka.clone(),
+            operator: self.operator.clone(),
+            operator_key: self.operator_key.clone(),
             flush_rows_max: self.flush_rows_max,
             flush_bytes_max: self.flush_bytes_max,
             flush_age_ms_max: self.flush_age_ms_max,
             now: self.now,
         }
+    }
+
+    /// The key that signs manifests, if one is configured.
+    pub fn operator_key(&self) -> anyhow::Result<Option<OperatorKey>> {
+        let Some(path) = &self.operator_key else { return Ok(None) };
+        let read = || -> anyhow::Result<OperatorKey> {
+            let text = std::fs::read_to_string(path)?;
+            let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+            let der = STANDARD.decode(body.trim()).context("it is no PEM")?;
+            Ok(OperatorKey::from_pkcs8(&der)?)
+        };
+        read().map(Some).with_context(|| {
+            format!("cannot use {} as the operator's key; make one with `openssl genpkey -algorithm ed25519`", path.display())
+        })
     }
 
     /// How to reach Kafka: the command line over the environment over the file.
@@ -201,6 +229,10 @@ fn overlay(file: &mut File) -> anyhow::Result<()> {
     if let Some(path) = setting("CACHE_DIR") {
         file.cache_dir = Some(path.into());
     }
+    if let Some(path) = setting("OPERATOR_KEY") {
+        file.operator_key = Some(path.into());
+    }
+    file.operator = setting("OPERATOR").or_else(|| file.operator.take());
     // RUMLEDGER_LAKE, _CONFIG and _FORMAT are read with the command line; these two as well, where a
     // command has them as flags.
     file.signature_policy = setting("SIGNATURE_POLICY").or_else(|| file.signature_policy.take());
@@ -260,6 +292,10 @@ pub fn arm_failpoint() -> Result<(), String> {
 
 fn setting(name: &str) -> Option<String> {
     variable(&format!("RUMLEDGER_{name}"))
+}
+
+fn user_name() -> Option<String> {
+    variable("USER").or_else(|| variable("LOGNAME"))
 }
 
 fn user_cache() -> PathBuf {

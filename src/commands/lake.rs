@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reconcile::shell::ledger::pinned_versions;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, Outcome};
@@ -51,10 +52,22 @@ pub fn vacuum(
     let lake = super::open_lake(config)?;
     let keep = Duration::from_secs(keep_hours * 3600);
     let mut rows = Vec::new();
+    // What lines and closes stand on stays readable, however old: they are computed again from it.
+    let pinned = match runtime.block_on(lake.table(schemas::ledger::TABLE))? {
+        Some(ledger) => runtime.block_on(pinned_versions(&ledger))?,
+        None => Vec::new(),
+    };
     for name in TABLES {
         let Some(table) = runtime.block_on(lake.table(name))? else { continue };
+        let mut versions: Vec<u64> = match name {
+            schemas::journal::TABLE => pinned.iter().filter_map(|v| v.journal).collect(),
+            "book" => pinned.iter().filter_map(|v| v.book).collect(),
+            _ => Vec::new(),
+        };
+        versions.sort_unstable();
+        versions.dedup();
         let done = runtime
-            .block_on(table.vacuum(keep, dry_run))
+            .block_on(table.vacuum(keep, &versions, dry_run))
             .with_context(|| format!("table {name} was not cleaned"))?;
         rows.extend(done.files.into_iter().map(|file| vec![name.to_owned(), file]));
     }

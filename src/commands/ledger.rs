@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, anyhow};
 use jiff::tz::TimeZone;
 use reconcile::ReconcileError;
+use reconcile::shell::close;
 use reconcile::shell::run::{self, EXCEPTION_COLUMNS, ExceptionRow};
 use schemas::book::AccountId;
 use schemas::ledger::{Line, STATEMENT_COLUMNS};
@@ -38,7 +39,7 @@ pub fn reconcile(
 ) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
     let cache_dir = lake.cache_dir(&config.cache_dir);
-    let (mut lines, mut exceptions) = (Vec::new(), Vec::new());
+    let (mut lines, mut exceptions, mut versions) = (Vec::new(), Vec::new(), Vec::new());
     for period in periods {
         let clock = || config.now();
         let ran =
@@ -47,6 +48,7 @@ pub fn reconcile(
             Err(error @ ReconcileError::NoAccount(_)) => return Err(Failure::Usage(error.into())),
             other => other.with_context(|| format!("cannot reconcile {period}"))?,
         };
+        versions.extend(ran.posted_as.map(|version| format!(" as version {version}")));
         lines.extend(ran.lines);
         exceptions.extend(ran.exceptions);
     }
@@ -54,9 +56,36 @@ pub fn reconcile(
     let verb = if dry_run { "would be posted" } else { "posted" };
     output::note(
         config.quiet,
-        &format!("{} lines {verb}, {} exceptions", lines.len(), exceptions.len()),
+        &format!(
+            "{} lines {verb}{}, {} exceptions",
+            lines.len(),
+            versions.join(" and"),
+            exceptions.len()
+        ),
     );
     Ok(outcome(&exceptions))
+}
+
+/// Computes again what the run of a version of the ledger posted, from what it read then.
+pub fn as_of(version: u64, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let lake = super::open_lake(config)?;
+    let table = runtime.block_on(lake.table(schemas::ledger::TABLE))?;
+    let table = table.ok_or_else(|| anyhow!("the lake {} has no ledger yet", config.lake))?;
+    let run = match runtime.block_on(run::reproduce(&lake, &table, version)) {
+        Err(error @ ReconcileError::NoRun(_)) => return Err(Failure::Failed(error.into())),
+        other => other.with_context(|| format!("cannot compute version {version} again"))?,
+    };
+    print_lines(&run.again, config)?;
+    if run.again != run.posted {
+        return Err(Failure::Failed(anyhow!(
+            "version {version} comes out otherwise than it was posted; `rumledger verify` names the first difference"
+        )));
+    }
+    output::note(
+        config.quiet,
+        &format!("{} lines, as version {version} posted them", run.again.len()),
+    );
+    Ok(Outcome::Done)
 }
 
 /// The month before the one that is running, and that one, as UTC has them: usage of the last hours of
@@ -79,8 +108,9 @@ fn outcome(exceptions: &[ExceptionRow]) -> Outcome {
 
 pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
+    let key = config.operator_key()?;
     let manifest = runtime
-        .block_on(run::close(&lake, period, &|| config.now()))
+        .block_on(close::close(&lake, period, key.as_ref(), &|| config.now()))
         .with_context(|| format!("cannot close {period}"))?;
     output::text(&manifest)?;
     Ok(Outcome::Done)

@@ -2,6 +2,7 @@
 
 mod book;
 mod demo;
+mod explain;
 mod fleet;
 mod ingest;
 mod lake;
@@ -9,14 +10,18 @@ mod ledger;
 mod sql;
 mod stream;
 mod suspense;
+mod verify;
 
+use std::sync::Arc;
+
+use ::ingest::shell::mediation::Judging;
 use ::lake::Lake;
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 
 use crate::cli::{
-    BookCommand, Command, Failure, FleetCommand, IngestCommand, LakeCommand, Outcome,
-    SuspenseCommand,
+    BookCommand, Command, ExportCommand, Failure, FleetCommand, IngestCommand, LakeCommand,
+    Outcome, SuspenseCommand,
 };
 use crate::config::Config;
 
@@ -45,11 +50,15 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         Command::Suspense(SuspenseCommand::Show { id, raw }) => {
             suspense::show(&id, raw, config, runtime)
         }
-        Command::Reconcile { period, current: _, dry_run, account } => {
+        Command::Reconcile { as_of: Some(version), .. } => ledger::as_of(version, config, runtime),
+        Command::Reconcile { period, current: _, dry_run, account, as_of: None } => {
             let periods =
                 period.map_or_else(|| ledger::current(config), |period| Ok(vec![period]))?;
             ledger::reconcile(&periods, account.as_ref(), dry_run, config, runtime)
         }
+        Command::Explain { line } => explain::run(&line, config, runtime),
+        Command::Export(ExportCommand::Proof { line }) => explain::proof(&line, config, runtime),
+        Command::Verify { period } => verify::run(period, config, runtime),
         Command::Close { period } => ledger::close(period, config, runtime),
         Command::Statement { period } => ledger::statement(period, config, runtime),
         Command::Exceptions { period } => ledger::exceptions(period, config, runtime),
@@ -59,6 +68,12 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
 
 fn open_lake(config: &Config) -> Result<Lake, Failure> {
     Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))
+}
+
+/// By what reports are looked at again.
+fn judging(lake: &Lake, config: &Config, runtime: &Runtime) -> Result<Judging, Failure> {
+    let keyring = Arc::new(ingest::keyring(lake, runtime)?);
+    Ok(Judging { limits: config.limits, rules: config.rules.clone(), keyring })
 }
 
 /// Threads for work on the lake beside a command's own.

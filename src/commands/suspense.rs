@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use ::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use ::arrow::compute::cast;
@@ -11,7 +10,6 @@ use ::arrow::datatypes::{
     DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 use ::ingest::shell::index::Index;
-use ::ingest::shell::mediation::Judging;
 use ::ingest::shell::takeup::take_up;
 use anyhow::{Context as _, anyhow};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -48,9 +46,7 @@ pub fn retry(reason: Option<&str>, config: &Config, runtime: &Runtime) -> Result
     let Some(mut journal) = runtime.block_on(lake.table(journal::TABLE))? else {
         return Err(Failure::Failed(anyhow!("the lake {} has no journal yet", config.lake)));
     };
-    let keyring = super::ingest::keyring(&lake, runtime)?;
-    let judging =
-        Judging { limits: config.limits, rules: config.rules.clone(), keyring: Arc::new(keyring) };
+    let judging = super::judging(&lake, config, runtime)?;
     let cache_dir = lake.cache_dir(Path::new(&config.cache_dir));
     let mut index = runtime.block_on(Index::open(&cache_dir, &journal))?;
     let handle = runtime.handle();

@@ -1,0 +1,324 @@
+//! `explain`, `export proof`: from a ledger line down to the signed reports under it.
+
+use ::ingest::shell::mediation::Judging;
+use ::ingest::shell::recheck::{SignedReport, signed_report};
+use anyhow::{Context as _, anyhow};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reconcile::ReconcileError;
+use reconcile::shell::explain::{Explained, ExplainedReport, ExplainedTarget, explain};
+use reconcile::shell::ledger as lines;
+use schemas::ledger::{Line, STATEMENT_COLUMNS};
+use schemas::merkle::{self, Hash};
+use schemas::period::rfc3339;
+use schemas::quantity::{AMOUNT_SCALE, QUANTITY_SCALE, amount_text, decimal_text, minor_digits};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::cli::{Failure, Format, Outcome};
+use crate::config::Config;
+use crate::output;
+
+/// Reports that a table shows; JSON has all.
+const REPORTS_SHOWN_MAX: usize = 50;
+
+fn fetch(
+    line_id: &str,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<(Explained, Judging), Failure> {
+    let lake = super::open_lake(config)?;
+    let explained = match runtime.block_on(explain(&lake, line_id)) {
+        Err(error @ ReconcileError::NoLine(_)) => return Err(Failure::Failed(error.into())),
+        other => other.with_context(|| format!("cannot explain {line_id}"))?,
+    };
+    if !explained.holds() {
+        return Err(Failure::Failed(anyhow!(
+            "what is stored does not come to line {line_id}; `rumledger verify` names the first difference"
+        )));
+    }
+    Ok((explained, super::judging(&lake, config, runtime)?))
+}
+
+pub fn run(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let (explained, judging) = fetch(line_id, config, runtime)?;
+    if config.format == Format::Table {
+        output::text(&table(&explained, &judging))?;
+    } else {
+        output::text(&serde_json::to_string_pretty(&as_json(&explained, &judging))?)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn money(amount: i128, line: &Line) -> String {
+    amount_text(amount, minor_digits(&line.currency).unwrap_or(AMOUNT_SCALE))
+}
+
+fn quantity(value: i128) -> String {
+    decimal_text(value, QUANTITY_SCALE)
+}
+
+/// A quantity without the zeros at its end.
+fn short(value: i128) -> String {
+    quantity(value).trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The exact product of a tier, 18 places, without the zeros at its end.
+fn exact(text: &str) -> String {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let padded = format!("{digits:0>19}");
+    let (whole, places) = padded.split_at(padded.len() - 18);
+    let number = format!("{whole}.{places}");
+    format!("{sign}{}", number.trim_end_matches('0').trim_end_matches('.'))
+}
+
+fn signed_by(report: &ExplainedReport, judging: &Judging) -> Option<SignedReport> {
+    report.verified.then(|| signed_report(&report.raw, report.received_at, judging)).flatten()
+}
+
+fn as_json(explained: &Explained, judging: &Judging) -> Value {
+    let line = &explained.line;
+    json!({
+        "line": line.record(),
+        "earlier_lines": explained.earlier.iter().map(Line::record).collect::<Vec<_>>(),
+        "target": explained.target.as_ref().map(|target| target_json(target, line)),
+        "posted_before": { "quantity": quantity(line.quantity_before), "amount": money(line.amount_before, line) },
+        "reports": explained
+            .reports
+            .iter()
+            .map(|report| report_json(report, judging))
+            .collect::<Vec<_>>(),
+        "entries": { "terms": explained.terms_entry, "purchased": explained.purchased_entry },
+    })
+}
+
+fn target_json(target: &ExplainedTarget, line: &Line) -> Value {
+    json!({
+        "quantity": quantity(target.quantity),
+        "amount": money(target.amount, line),
+        "measure": target.measure.as_str(),
+        "tier_mode": target.price.tier_mode.as_str(),
+        "price_plan": line.price_plan,
+        "segment": [rfc3339(target.segment.start), rfc3339(target.segment.end)],
+        "month": [rfc3339(target.month.start), rfc3339(target.month.end)],
+        "tiers": target.tiers.iter().map(|tier| json!({
+            "units": quantity(tier.units),
+            "unit_price": tier.unit_price.to_string(),
+            "amount_exact": exact(&tier.exact.to_string()),
+        })).collect::<Vec<_>>(),
+        "measured": {
+            "parts": target.parts.iter().map(|part| json!({
+                "start": rfc3339(part.start),
+                "end": rfc3339(part.end),
+                "licenses": part.value.to_string(),
+                "times": part.weight.to_string(),
+            })).collect::<Vec<_>>(),
+            "divided_by": target.divisor.to_string(),
+        },
+        "pieces": target.pieces.iter().map(|piece| json!({
+            "start": rfc3339(piece.start),
+            "end": rfc3339(piece.end),
+            "consumed": piece.consumed.to_string(),
+            "verified": piece.verified.to_string(),
+            "purchased": piece.purchased.to_string(),
+            "delta": piece.delta().to_string(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn report_json(report: &ExplainedReport, judging: &Judging) -> Value {
+    let signed = signed_by(report, judging);
+    json!({
+        "udi_pid": report.udi.pid,
+        "udi_serial": report.udi.serial,
+        "report_id": report.report_id,
+        "entitlement_tag": report.tag,
+        "utility": report.utility,
+        "signature": reconcile::core::evidence::signature_word(report.verified),
+        "payload_sha256": report.payload_sha256,
+        "position": {
+            "source": report.source,
+            "partition": report.partition,
+            "offset": report.offset,
+        },
+        "collector": report.collector,
+        "received_at": rfc3339(report.received_at),
+        "counts": report.stretches.iter().map(|(start, end, value)| json!({
+            "start": rfc3339(*start),
+            "end": rfc3339(*end),
+            "licenses": value.to_string(),
+        })).collect::<Vec<_>>(),
+        "trust_code": signed.map(|signed| json!({
+            "signer": signed.signer.to_string(),
+            "algorithm": signed.trust_code.algorithm.as_str(),
+            "public_key": signed.trust_code.public_key,
+            "valid_from": rfc3339(signed.trust_code.valid_from),
+            "valid_to": signed.trust_code.valid_to.map(rfc3339),
+        })),
+        "raw": match std::str::from_utf8(&report.raw) {
+            Ok(text) => json!(text),
+            Err(_) => json!({ "base64": STANDARD.encode(&report.raw) }),
+        },
+    })
+}
+
+/// For a person: the way from the amount down.
+fn table(explained: &Explained, judging: &Judging) -> String {
+    let line = &explained.line;
+    let mut text = String::new();
+    let mut say = |what: &str| {
+        text.push_str(what);
+        text.push('\n');
+    };
+    say(&format!("line {}", line.line_id));
+    for (column, cell) in STATEMENT_COLUMNS.iter().zip(line.cells()).skip(1) {
+        if !cell.is_empty() {
+            say(&format!("  {column:16} {}", cell.escape_debug()));
+        }
+    }
+    if !line.cause.is_empty() {
+        say(&format!("  {:16} {} of {}", "cause", line.cause, line.service_period));
+    }
+    say("");
+    for earlier in &explained.earlier {
+        say(&format!(
+            "posted before    {} {} for {} in {} (line {})",
+            line.currency,
+            money(earlier.amount, line),
+            short(earlier.quantity),
+            earlier.posted_period,
+            earlier.line_id
+        ));
+    }
+    let Some(target) = &explained.target else {
+        say("target           0: nothing is due any more; the line takes back what was posted");
+        return text;
+    };
+    say(&format!(
+        "target           {} {} for {} ({}, {} prices)",
+        line.currency,
+        money(target.amount, line),
+        short(target.quantity),
+        target.measure.as_str(),
+        target.price.tier_mode.as_str()
+    ));
+    for tier in &target.tiers {
+        say(&format!(
+            "  tier           {} x {} = {}",
+            short(tier.units),
+            tier.unit_price,
+            exact(&tier.exact.to_string())
+        ));
+    }
+    say(&format!("measured         the sum of these, divided by {}", target.divisor));
+    for part in &target.parts {
+        say(&format!(
+            "  {} – {}  {} x {}",
+            rfc3339(part.start),
+            rfc3339(part.end),
+            part.value,
+            part.weight
+        ));
+    }
+    say("consumed, purchased, and the difference");
+    for piece in &target.pieces {
+        say(&format!(
+            "  {} – {}  {} - {} = {}",
+            rfc3339(piece.start),
+            rfc3339(piece.end),
+            piece.consumed,
+            piece.purchased,
+            piece.delta()
+        ));
+    }
+    say(&format!("reports          {} count", explained.reports.len()));
+    for report in explained.reports.iter().take(REPORTS_SHOWN_MAX) {
+        let signed = signed_by(report, judging);
+        let trust = signed.map_or_else(String::new, |signed| {
+            let code = signed.trust_code;
+            format!(
+                " by the {} trust code of {} from {}",
+                code.algorithm.as_str(),
+                signed.signer,
+                rfc3339(code.valid_from)
+            )
+        });
+        say(&format!(
+            "  {} report {}: {}{trust}",
+            report.udi,
+            report.report_id,
+            reconcile::core::evidence::signature_word(report.verified)
+        ));
+        say(&format!(
+            "    sha256 {} at {} offset {}",
+            report.payload_sha256,
+            report.source.escape_debug(),
+            report.offset
+        ));
+        for (start, end, value) in &report.stretches {
+            say(&format!("    {} – {}  {value}", rfc3339(*start), rfc3339(*end)));
+        }
+    }
+    if explained.reports.len() > REPORTS_SHOWN_MAX {
+        say(&format!(
+            "  … and {} more; --format json has all, with their bytes",
+            explained.reports.len() - REPORTS_SHOWN_MAX
+        ));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// Writes everything that it takes to check a line without rumledger.
+pub fn proof(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    let (explained, judging) = fetch(line_id, config, runtime)?;
+    let lake = super::open_lake(config)?;
+    let line = &explained.line;
+    let (mut all, manifest) = runtime.block_on(async {
+        let table = lake.table(schemas::ledger::TABLE).await?;
+        let all = lines::lines(table.as_ref(), "posted_period", line.posted_period).await?;
+        let manifest = match &table {
+            Some(table) => lines::manifest(table, line.posted_period).await?,
+            None => None,
+        };
+        anyhow::Ok((all, manifest))
+    })?;
+    all.sort_by_key(|line| line.posting.as_ref().map(|p| p.sequence));
+    let leaves: Vec<Hash> = all.iter().filter_map(Line::leaf).collect();
+    let index = all.iter().position(|other| other.line_id == line.line_id);
+    let path = index.and_then(|index| merkle::path(&leaves, index));
+    let (Some(index), Some(path)) = (index, path) else {
+        return Err(Failure::Failed(anyhow!("line {line_id} is not among those of its period")));
+    };
+    let manifest: Option<Value> =
+        manifest.map(|text| serde_json::from_str(&text)).transpose().context("the manifest")?;
+    let mut proof = json!({
+        "format": "rumledger proof 1",
+        "line": line.record(),
+        "period": {
+            "index": index,
+            "size": leaves.len(),
+            "path": path.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "root": merkle::root(&leaves).to_string(),
+        },
+        "manifest": manifest,
+        "terms": explained.terms_entry,
+        "purchased": explained.purchased_entry,
+        "reports": explained.reports.iter().map(|report| {
+            let signed = signed_by(report, &judging);
+            json!({
+                "entry": report.entry(),
+                "payload": signed.as_ref().map(|s| String::from_utf8_lossy(&s.payload).into_owned()),
+                "signature": signed.as_ref().map(|s| &s.signature),
+                "signer": signed.as_ref().map(|s| s.signer.to_string()),
+                "algorithm": signed.as_ref().map(|s| s.trust_code.algorithm.as_str()),
+                "public_key": signed.as_ref().map(|s| &s.trust_code.public_key),
+            })
+        }).collect::<Vec<_>>(),
+    });
+    // Against damage on the way; what proves the line is checked beside it.
+    let digest = merkle::digest(proof.to_string().as_bytes());
+    proof["sha256"] = json!(digest.to_string());
+    output::text(&proof.to_string())?;
+    Ok(Outcome::Done)
+}
