@@ -348,6 +348,14 @@ pub enum LakeCommand {
     },
 }
 
+/// By what suspended reports are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SuspenseGroup {
+    Reason,
+    Collector,
+    Account,
+}
+
 #[derive(Subcommand)]
 pub enum SuspenseCommand {
     /// Judges suspended reports again, after a trust code or a rule changed
@@ -356,15 +364,46 @@ pub enum SuspenseCommand {
         /// Only those suspended for this reason
         #[arg(long)]
         reason: Option<String>,
+        /// Only these, written-off ones among them
+        #[arg(long = "id", value_name = "ID")]
+        ids: Vec<String>,
     },
-    /// Lists suspended reports, in the order in which they came
-    #[command(after_help = "Example: rumledger suspense list --reason trust-unknown")]
+    /// Lists suspended reports, in the order in which they came, or counts them with what they would bill
+    #[command(
+        after_help = "Example: rumledger suspense list --reason trust-unknown\n         rumledger suspense list --by account"
+    )]
     List {
         #[arg(long)]
         reason: Option<String>,
+        /// Only those that this collector sent
+        #[arg(long)]
+        collector: Option<String>,
+        /// Only those of this account
+        #[arg(long, value_name = "SA/VA")]
+        account: Option<AccountId>,
+        /// Those that were written off, instead of those that wait
+        #[arg(long)]
+        written_off: bool,
         /// At most this many
         #[arg(long, default_value_t = 1000)]
         limit: usize,
+        /// Counts, with the oldest, and what the bills would change by if these were accepted
+        #[arg(long, value_enum, conflicts_with_all = ["limit", "written_off"])]
+        by: Option<SuspenseGroup>,
+    },
+    /// Sets suspended reports aside for good: they stay in the journal, with who did it and why
+    #[command(
+        after_help = "Example: rumledger suspense write-off 1f0c9a52b7de --reason \"lab device, ticket 4711\""
+    )]
+    WriteOff {
+        #[arg(value_name = "ID", required_unless_present = "suspended_for")]
+        ids: Vec<String>,
+        /// Instead of ids: all that were suspended for this reason
+        #[arg(long, value_name = "CODE", conflicts_with = "ids")]
+        suspended_for: Option<String>,
+        /// Why they are written off
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
     /// Shows one with its bytes
     #[command(after_help = "Example: rumledger suspense show 1f0c9a52b7de --raw > report.json")]

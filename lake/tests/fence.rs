@@ -171,7 +171,10 @@ async fn files_are_merged_while_others_append() {
     let week = Duration::from_secs(7 * 24 * 3600);
     assert_eq!(one.vacuum(week, &[], false).await.unwrap().files, Vec::<String>::new());
     assert_eq!(numbers(&reader).await, all[..12]);
-    assert!(one.vacuum(Duration::from_secs(60), &[], false).await.is_err(), "shorter than promised");
+    assert!(
+        one.vacuum(Duration::from_secs(60), &[], false).await.is_err(),
+        "shorter than promised"
+    );
 }
 
 #[tokio::test]

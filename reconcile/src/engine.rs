@@ -17,6 +17,7 @@ use datafusion::prelude::{Expr, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::Table;
 use schemas::book::{Book, ManagedBy};
+use schemas::merkle::Hash;
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
 use schemas::{journal, ledger, trust};
@@ -119,7 +120,24 @@ pub struct Evidence {
     claims_max: usize,
     /// Which reports are read, beside the time.
     only: Option<Expr>,
+    /// Suspended reports that are taken as if they were accepted.
+    suspended: Option<Expr>,
 }
+
+/// What of a report makes its claims, in the order in which [`Collector`] takes it.
+const CLAIM_COLUMNS: [&str; 11] = [
+    "udi_pid",
+    "udi_serial",
+    "report_id",
+    "entitlement_tag",
+    "utility",
+    "signature",
+    "subscription_id",
+    "smart_account",
+    "virtual_account",
+    "measurements",
+    "payload_sha256",
+];
 
 /// What a report's PI and tag mean.
 struct Lookup {
@@ -140,13 +158,30 @@ impl Evidence {
         let grouped = book.catalog.iter().filter(|c| !c.equivalence.is_empty());
         let items = grouped.map(|c| (c.tag.clone(), c.equivalence.clone())).collect();
         let lookup = Arc::new(Lookup { groups, items });
-        Ok(Evidence { session, lookup, claims_max: CLAIMS_MAX, only: None })
+        Ok(Evidence { session, lookup, claims_max: CLAIMS_MAX, only: None, suspended: None })
     }
 
     /// Holds at most so many claims at once.
     #[must_use]
     pub fn with_claims_max(self, claims_max: usize) -> Evidence {
         Evidence { claims_max, ..self }
+    }
+
+    /// Takes some of the suspended reports as if they were accepted.
+    #[must_use]
+    pub fn with_suspended(self, which: Expr) -> Evidence {
+        Evidence { suspended: Some(which), ..self }
+    }
+
+    /// The months in which some of the suspended reports have usage.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn months_of_suspended(&self, which: Expr) -> Result<BTreeSet<Period>> {
+        let rows = self.session.table("journal").await?;
+        let rows = rows.filter(is("suspended").and(which).and(col("usage_start").is_not_null()))?;
+        let rows = rows.select_columns(&["usage_start", "usage_end"])?.distinct()?;
+        months_of(&rows.collect().await?)
     }
 
     /// Reads only what can bear on an account: the reports of the PIs that it ever held, or whose reports
@@ -235,12 +270,17 @@ impl Evidence {
         to: EpochSeconds,
         part: Part,
     ) -> Result<Option<Claims>> {
-        let query = self.session.sql(include_str!("sql/claims.sql")).await?;
-        let query = query.with_param_values(vec![("from", moment(from)), ("to", moment(to))])?;
-        let query = match &self.only {
-            Some(only) => query.filter(only.clone())?,
-            None => query,
+        let accepted = is("accepted");
+        let mut which = match &self.suspended {
+            Some(which) => accepted.or(is("suspended").and(which.clone())),
+            None => accepted,
         };
+        if let Some(only) = &self.only {
+            which = which.and(only.clone());
+        }
+        let touches = col("usage_end").gt(instant(from)).and(col("usage_start").lt(instant(to)));
+        let rows = self.session.table("journal").await?.filter(which.and(touches))?;
+        let query = rows.select_columns(&CLAIM_COLUMNS)?;
         let held = Arc::new(AtomicUsize::new(0));
         // A group cannot be cut: in so many parts, what is large is one group.
         let claims_max = if part.of < PARTS_MAX { self.claims_max } else { usize::MAX };
@@ -274,28 +314,34 @@ impl Evidence {
     /// # Errors
     /// If the journal cannot be read.
     pub async fn months_with_usage(&self) -> Result<BTreeSet<Period>> {
-        const DAY: EpochSeconds = 86_400;
-        let utc = jiff::tz::TimeZone::UTC;
-        let mut months = BTreeSet::new();
-        for batch in self.session.sql(include_str!("sql/usage_months.sql")).await?.collect().await?
-        {
-            let (first, last) = (seconds_of(batch.column(0))?, seconds_of(batch.column(1))?);
-            for (first, last) in first.iter().zip(&last) {
-                // A month may have begun, or may still go on, in other zones.
-                let first = Period::containing(first - DAY, &utc);
-                let last = Period::containing(last + DAY, &utc).map(Period::next);
-                let (Some(mut period), Some(last)) = (first, last) else { continue };
-                while period < last && months.insert(period) {
-                    period = period.next();
-                }
-                while period < last {
-                    months.insert(period);
-                    period = period.next();
-                }
+        let query = self.session.sql(include_str!("sql/usage_months.sql")).await?;
+        months_of(&query.collect().await?)
+    }
+}
+
+fn is(disposition: &str) -> Expr {
+    col("disposition").eq(lit(disposition))
+}
+
+/// The months that spans of usage touch: their starts and ends are the first two columns.
+fn months_of(batches: &[RecordBatch]) -> Result<BTreeSet<Period>> {
+    const DAY: EpochSeconds = 86_400;
+    let utc = jiff::tz::TimeZone::UTC;
+    let mut months = BTreeSet::new();
+    for batch in batches {
+        let (first, last) = (seconds_of(batch.column(0))?, seconds_of(batch.column(1))?);
+        for (first, last) in first.iter().zip(&last) {
+            // A month may have begun, or may still go on, in other zones.
+            let first = Period::containing(first - DAY, &utc);
+            let last = Period::containing(last + DAY, &utc).map(Period::next);
+            let (Some(mut period), Some(last)) = (first, last) else { continue };
+            while period < last {
+                months.insert(period);
+                period = period.next();
             }
         }
-        Ok(months)
     }
+    Ok(months)
 }
 
 async fn read_groups(session: &SessionContext, book: &Book) -> Result<Groups> {
@@ -353,7 +399,7 @@ fn seconds_of(column: &ArrayRef) -> Result<Vec<EpochSeconds>> {
         .collect())
 }
 
-/// Makes claims of the rows of `claims.sql`.
+/// Makes claims of rows of [`CLAIM_COLUMNS`].
 struct Collector {
     lookup: Arc<Lookup>,
     from: EpochSeconds,
@@ -392,7 +438,10 @@ impl Collector {
                     .map(|(s, v)| (claims.names.text(s), claims.names.text(v))),
                 utility: utility.is_valid(i) && utility.value(i),
                 verified: text_at(&signatures, i) == Some("verified"),
-                payload_sha256: digests.value(i).parse().map_err(ReconcileError::Journal)?,
+                payload_sha256: match text_at(&digests, i) {
+                    Some(digest) => digest.parse().map_err(ReconcileError::Journal)?,
+                    None => Hash::default(),
+                },
             };
             let item = self.lookup.items.get(tag).map_or(tag, String::as_str);
             let item = claims.names.text(item);

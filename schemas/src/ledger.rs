@@ -112,6 +112,8 @@ pub struct Line {
     pub verified_share: Option<i128>,
     /// Merkle root over what the line stands on.
     pub evidence_root: String,
+    /// Where the segment ends; it starts with the key's `segment_start`.
+    pub segment_end: EpochSeconds,
     /// How many lines the key had before this one.
     pub lines_before: u64,
     /// What the lines before it come to: this line brings them to its target.
@@ -146,7 +148,8 @@ pub struct Posting {
 }
 
 /// Columns of a line's record beside those of a statement.
-pub const RECORD_COLUMNS: [&str; 13] = [
+pub const RECORD_COLUMNS: [&str; 14] = [
+    "segment_end",
     "lines_before",
     "quantity_before",
     "amount_before",
@@ -225,6 +228,7 @@ impl Line {
         let version = |v: Option<u64>| v.map(|v| v.to_string()).unwrap_or_default();
         let digits = minor_digits(&self.currency).unwrap_or(AMOUNT_SCALE);
         let more = [
+            rfc3339(self.segment_end),
             self.lines_before.to_string(),
             decimal_text(self.quantity_before, QUANTITY_SCALE),
             amount_text(self.amount_before, digits),
@@ -303,6 +307,7 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("journal_version", DataType::Int64, true),
         Field::new("book_version", DataType::Int64, true),
         text("manifest"),
+        Field::new("segment_end", timestamp(), true),
         quantity("quantity_before"),
         Field::new("amount_before", DataType::Decimal128(38, 4), true),
         text("cause"),

@@ -41,11 +41,25 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         Command::Lake(LakeCommand::Vacuum { keep_hours, dry_run }) => {
             lake::vacuum(keep_hours, dry_run, config, runtime)
         }
-        Command::Suspense(SuspenseCommand::Retry { reason }) => {
-            suspense::retry(reason.as_deref(), config, runtime)
+        Command::Suspense(SuspenseCommand::Retry { reason, ids }) => {
+            suspense::retry(reason.as_deref(), ids, config, runtime)
         }
-        Command::Suspense(SuspenseCommand::List { reason, limit }) => {
-            suspense::list(reason.as_deref(), limit, config, runtime)
+        Command::Suspense(SuspenseCommand::List {
+            reason,
+            collector,
+            account,
+            written_off,
+            limit,
+            by,
+        }) => {
+            let filter = suspense::Filter::new(reason.as_deref(), collector, account, written_off)?;
+            match by {
+                Some(by) => suspense::count(by, &filter, config, runtime),
+                None => suspense::list(&filter, limit, config, runtime),
+            }
+        }
+        Command::Suspense(SuspenseCommand::WriteOff { ids, suspended_for, reason }) => {
+            suspense::write_off(ids, suspended_for.as_deref(), &reason, config, runtime)
         }
         Command::Suspense(SuspenseCommand::Show { id, raw }) => {
             suspense::show(&id, raw, config, runtime)

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod recheck;
 pub mod rows;
 pub mod runner;
+pub mod suspense;
 pub mod takeup;
 pub mod trust;
 pub mod writer;

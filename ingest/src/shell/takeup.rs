@@ -15,12 +15,13 @@ use arrow::error::ArrowError;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::{Appended, LakeError, Table};
-use schemas::disposition::{Disposition, Reason};
+use schemas::disposition::Disposition;
 use schemas::journal::{self, SCHEMA};
 use tokio::runtime::Handle;
 
 use super::index::Index;
 use super::mediation::{Gathered, Judging, MediationError, arrivals_of};
+use super::suspense::{Act, Which, bears, replace_acts, with_act};
 
 /// What judging again came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,8 @@ type Result<T, E = TakeUpError> = std::result::Result<T, E>;
 /// Files that are looked at in one reading.
 const FILES_TOGETHER: usize = 64;
 
-/// Judges the suspended reports of some reasons again; of `None`, all.
+/// Judges suspended reports again. Those whose disposition or reason changes carry the act from then on;
+/// where they are named one by one, all do.
 ///
 /// No commit of this process may be under way on the journal. `changed` is told of rows that have another
 /// disposition or reason, when that is durable. `go_on` is asked between files.
@@ -72,7 +74,7 @@ pub fn take_up(
     journal: &mut Table,
     index: &mut Index,
     judging: &Judging,
-    reasons: Option<&BTreeSet<Reason>>,
+    (which, act): (&Which, &Act),
     changed: &mut dyn FnMut(&RecordBatch),
     go_on: &dyn Fn() -> bool,
 ) -> Result<TakenUp> {
@@ -88,7 +90,7 @@ pub fn take_up(
                 return Ok(total);
             }
             // Most of them keep every reason that they have, and one reading tells.
-            let unchanged = judge_together(journal, together, index, judging, reasons);
+            let unchanged = judge_together(journal, together, index, judging, (which, act));
             if let Some(judged) = runtime.block_on(unchanged)? {
                 total.judged += judged;
                 done.extend(together.iter().cloned());
@@ -99,7 +101,8 @@ pub fn take_up(
                     return Ok(total);
                 }
                 let rows = runtime.block_on(read_file(journal, file))?;
-                let Some(exchange) = judge_rows(&rows, index, judging, reasons, &mut total)? else {
+                let Some(exchange) = judge_rows(&rows, index, judging, (which, act), &mut total)?
+                else {
                     done.insert(file.clone());
                     continue;
                 };
@@ -109,6 +112,8 @@ pub fn take_up(
                     index.record(exchange.fresh.into_iter(), journal)?;
                     // Rows that wait for a commit were judged without these reports.
                     index.learned();
+                    // What stays suspended comes round again, and is counted then.
+                    total.judged += exchange.found.accepted + exchange.found.duplicate;
                     total.accepted += exchange.found.accepted;
                     total.duplicate += exchange.found.duplicate;
                     total.other_reason += exchange.found.other_reason;
@@ -131,10 +136,10 @@ async fn judge_together(
     files: &[String],
     index: &Index,
     judging: &Judging,
-    reasons: Option<&BTreeSet<Reason>>,
+    (which, act): (&Which, &Act),
 ) -> Result<Option<u64>> {
     let mut rows = rows_of(journal, files).await?;
-    if let Some(reasons) = reasons {
+    if let Some(reasons) = &which.reasons {
         let words = reasons.iter().map(|reason| lit(reason.as_str())).collect();
         rows = rows.filter(col("reason").in_list(words, false)).map_err(unread)?;
     }
@@ -142,7 +147,7 @@ async fn judge_together(
     let mut judged = TakenUp::default();
     while let Some(batch) = rows.next().await {
         let batch = in_types_of(&SCHEMA, &batch.map_err(unread)?)?;
-        if judge_rows(&batch, index, judging, reasons, &mut judged)?.is_some() {
+        if judge_rows(&batch, index, judging, (which, act), &mut judged)?.is_some() {
             return Ok(None);
         }
     }
@@ -162,10 +167,10 @@ fn judge_rows(
     rows: &RecordBatch,
     index: &Index,
     judging: &Judging,
-    reasons: Option<&BTreeSet<Reason>>,
+    (which, act): (&Which, &Act),
     total: &mut TakenUp,
 ) -> Result<Option<Exchange>> {
-    let wanted = reasons_wanted(rows, reasons)?;
+    let wanted = which.mask(rows)?;
     let before = filter_record_batch(rows, &wanted)?;
     let mut gathered = Gathered::default();
     gathered.take(&arrivals_of(&before, judging)?, judging, index, None)?;
@@ -187,36 +192,32 @@ fn judge_rows(
             *count += 1;
         }
     }
-    total.judged += before.num_rows() as u64;
-    if found.changed() == 0 {
+    let acted: Vec<bool> = match &which.ids {
+        // Those that were looked at come round again, in the file that took the place of theirs.
+        Some(_) => bears(&before, act)?.into_iter().map(|bears| !bears).collect(),
+        None => differs.clone(),
+    };
+    if !acted.contains(&true) {
+        total.judged += before.num_rows() as u64;
         return Ok(None);
     }
+    let acts = with_act(&before, &acted, act)?;
+    let after_rows = replace_acts(&after.rows, acts)?;
     let rest = filter_record_batch(rows, &arrow::compute::not(&wanted)?)?;
-    let rows = concat_batches(&SCHEMA, [&rest, &after.rows])?;
-    let changed = filter_record_batch(&after.rows, &BooleanArray::from(differs))?;
+    let rows = concat_batches(&SCHEMA, [&rest, &after_rows])?;
+    let changed = filter_record_batch(&after_rows, &BooleanArray::from(differs))?;
     Ok(Some(Exchange { rows, changed, fresh: after.fresh, found }))
 }
 
-/// Which rows are to be judged again.
-fn reasons_wanted(rows: &RecordBatch, reasons: Option<&BTreeSet<Reason>>) -> Result<BooleanArray> {
-    let codes = column(rows, "reason")?.as_string::<i32>();
-    Ok(codes
-        .iter()
-        .map(|code| {
-            let reason = code.and_then(Reason::parse);
-            Some(reasons.is_none_or(|all| reason.is_some_and(|r| all.contains(&r))))
-        })
-        .collect())
-}
-
-fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::ArrayRef> {
-    Ok(rows
-        .column_by_name(name)
-        .ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?)
+pub(super) fn column<'a>(
+    rows: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a arrow::array::ArrayRef, ArrowError> {
+    rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
 }
 
 /// All rows of one file, in the journal's own types.
-async fn read_file(journal: &Table, file: &String) -> Result<RecordBatch> {
+pub(super) async fn read_file(journal: &Table, file: &String) -> Result<RecordBatch> {
     let rows = rows_of(journal, std::slice::from_ref(file)).await?;
     let batches = rows.collect().await.map_err(unread)?;
     let batches =

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use schemas::ledger::{ChargeKey, Kind, Line, Measure};
-use schemas::period::Period;
+use schemas::period::{EpochSeconds, Period};
 
 use super::charge::Target;
 use super::evidence::Roots;
@@ -18,6 +18,7 @@ pub struct Posted {
     pub customer: String,
     pub measure: Measure,
     pub price_plan: String,
+    pub segment_end: EpochSeconds,
     pub usage_root: String,
     pub terms_leaf: String,
     pub purchased_leaf: String,
@@ -44,6 +45,7 @@ impl Ledger {
                     customer: String::new(),
                     measure: line.measure,
                     price_plan: String::new(),
+                    segment_end: line.segment_end,
                     usage_root: String::new(),
                     terms_leaf: String::new(),
                     purchased_leaf: String::new(),
@@ -54,6 +56,7 @@ impl Ledger {
         posted.customer.clone_from(&line.customer);
         posted.measure = line.measure;
         posted.price_plan.clone_from(&line.price_plan);
+        posted.segment_end = line.segment_end;
         posted.usage_root.clone_from(&line.usage_root);
         posted.terms_leaf.clone_from(&line.terms_leaf);
         posted.purchased_leaf.clone_from(&line.purchased_leaf);
@@ -110,6 +113,7 @@ pub fn adjust(
             price_plan: present.price_plan,
             verified_share: present.verified_share,
             evidence_root: present.roots.evidence.to_string(),
+            segment_end: present.segment_end,
             lines_before,
             quantity_before: held_quantity,
             amount_before: held_amount,
@@ -136,6 +140,7 @@ fn vanished(key: &ChargeKey, currency: &str, posted: Option<&Posted>) -> Target 
         quantity: 0,
         amount: 0,
         verified_share: None,
+        segment_end: posted.map_or(key.segment_start, |p| p.segment_end),
         roots: Roots::vanished(),
     }
 }

@@ -32,6 +32,7 @@ pub struct Target {
     pub amount: i128,
     /// In millionths; `None` where nothing was consumed.
     pub verified_share: Option<i128>,
+    pub segment_end: EpochSeconds,
     pub roots: Roots,
 }
 
@@ -398,6 +399,7 @@ impl<'b> Account<'_, 'b> {
             quantity,
             amount: amount(price, quantity)?,
             verified_share: divide_half_even(verified_seconds * 1_000_000, consumed_seconds),
+            segment_end: segment.span.end,
             roots,
         })
     }

@@ -269,6 +269,7 @@ pub fn line_rows(lines: &[Line]) -> Result<RecordBatch> {
         number(|p| p.journal_version),
         number(|p| p.book_version),
         Arc::new(StringArray::new_null(n)),
+        times(lines.iter().map(|line| Some(line.segment_end))),
         decimal(|l| Some(l.quantity_before), 6),
         decimal(|l| Some(l.amount_before), 4),
         text(|l| l.cause.clone()),
@@ -339,6 +340,8 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
     let (posted, service) = (text("posted_period")?, text("service_period")?);
     let starts =
         column("segment_start", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
+    let ends =
+        column("segment_end", &timestamp())?.as_primitive::<TimestampMicrosecondType>().clone();
     let (smart, virtual_, customer) =
         (text("smart_account")?, text("virtual_account")?, text("customer")?);
     let (pool, subscription, item) =
@@ -392,6 +395,7 @@ fn read_lines(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
             price_plan: plan.value(i).to_owned(),
             verified_share: share.is_valid(i).then(|| share.value(i)),
             evidence_root: root.value(i).to_owned(),
+            segment_end: ends.value(i).div_euclid(1_000_000),
             lines_before: u64::try_from(before.value(i)).unwrap_or(0),
             quantity_before: quantity_before.value(i),
             amount_before: amount_before.value(i),

@@ -5,4 +5,5 @@ pub mod explain;
 pub mod ledger;
 pub mod memo;
 pub mod run;
+pub mod suspense;
 pub mod verify;

@@ -137,7 +137,7 @@ impl ExceptionRow {
 }
 
 /// Computes the targets of a period from what the snapshot holds.
-async fn compute(
+pub(super) async fn compute(
     evidence: &Evidence,
     reference: &Reference<'_>,
     period: Period,

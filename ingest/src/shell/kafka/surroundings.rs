@@ -13,6 +13,7 @@ use super::follower::{self, Follower};
 use super::topics::TopicError;
 use super::{BOOK_EVERY, Result, Shell, TRUST_EVERY, WorkerError, chain};
 use crate::shell::metrics::Metrics;
+use crate::shell::suspense::{Act, RETRY, Which};
 use crate::shell::takeup::take_up;
 use crate::shell::trust;
 
@@ -114,7 +115,13 @@ impl Shell<'_> {
             return Ok(());
         }
         self.take_up_after = None;
-        let reasons = BTreeSet::from([Reason::TrustUnknown]);
+        let which = Which::of_reasons(BTreeSet::from([Reason::TrustUnknown]));
+        let act = Act {
+            at: (self.settings.clock)(),
+            by: "rumledger".to_owned(),
+            act: RETRY,
+            reason: "a trust code came".to_owned(),
+        };
         let runtime = self.runtime.clone();
         let judging = self.judging.clone();
         let mut unsent: Vec<RecordBatch> = Vec::new();
@@ -132,7 +139,7 @@ impl Shell<'_> {
                     unsent.push(rows.clone());
                 }
             };
-            Ok(take_up(&runtime, journal, index, &judging, Some(&reasons), &mut tell, &go_on)?)
+            Ok(take_up(&runtime, journal, index, &judging, (&which, &act), &mut tell, &go_on)?)
         })?;
         for rows in &unsent {
             self.patiently(|shell| shell.send(rows))?;
