@@ -72,6 +72,21 @@ pub enum Format {
     Table,
     Json,
     Csv,
+    /// Statements only
+    Parquet,
+    /// Statements only: FinOps FOCUS 1.2, as CSV
+    Focus,
+    /// Statements only
+    Xlsx,
+    /// Statements only
+    Pdf,
+}
+
+impl Format {
+    /// True of those that are files, not text for a screen or a pipe.
+    pub fn is_file(self) -> bool {
+        matches!(self, Format::Parquet | Format::Focus | Format::Xlsx | Format::Pdf)
+    }
 }
 
 #[derive(Subcommand)]
@@ -141,11 +156,31 @@ pub enum Command {
     },
     /// What was posted into a month
     #[command(
-        after_help = "Example: rumledger statement --period 2026-10 --format csv > 2026-10.csv"
+        after_help = "Example: rumledger statement --period 2026-10 --format csv > 2026-10.csv\n         rumledger statement --period 2026-10 --format pdf --out statements/"
     )]
     Statement {
         #[arg(long, value_name = "YYYY-MM")]
         period: Period,
+        /// File to write; of PDF also a folder, for a file for each customer
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Only this customer
+        #[arg(long, value_name = "NAME")]
+        customer: Option<String>,
+    },
+    /// Compares a vendor's invoice or usage export with what was posted into a month
+    #[command(
+        after_help = "Example: rumledger match --period 2026-10 --vendor invoice.csv --mapping mapping.toml"
+    )]
+    Match {
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Period,
+        /// CSV with a head
+        #[arg(long, value_name = "FILE")]
+        vendor: PathBuf,
+        /// TOML: which of its columns are smart_account, entitlement, quantity, amount and so on
+        #[arg(long, value_name = "FILE")]
+        mapping: PathBuf,
     },
     /// Usage that could not be priced
     #[command(after_help = "Example: rumledger exceptions --period 2026-10")]
@@ -168,6 +203,12 @@ pub enum ExportCommand {
         after_help = "Example: rumledger export proof 1f0c9a52b7de48a1b2c3d4e5f6071829 > proof.json"
     )]
     Proof { line: String },
+    /// What was posted into a month in double entry, by the book's gl_accounts.csv
+    #[command(after_help = "Example: rumledger export ledger --period 2026-10 --format csv")]
+    Ledger {
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Period,
+    },
 }
 
 #[derive(Subcommand)]
@@ -295,12 +336,17 @@ pub enum FleetAlgorithm {
 pub enum BookCommand {
     /// Replaces the whole book by the CSV files of a folder, or changes nothing
     #[command(after_help = "Example: rumledger book import ./book")]
-    Import { dir: PathBuf },
+    Import {
+        dir: PathBuf,
+        /// Why prices change that posted lines stand on; without it such a book is refused
+        #[arg(long, value_name = "REASON")]
+        correct: Option<String>,
+    },
     /// Shows what the book in force holds, or the rows of one of its tables
     #[command(after_help = "Example: rumledger book show accounts")]
     Show {
         /// accounts, devices, catalog, subscriptions, purchases, prices, trust_codes, policies,
-        /// authorizations or acks
+        /// authorizations, acks or gl_accounts
         table: Option<String>,
     },
 }

@@ -17,6 +17,7 @@ use schemas::period::{EpochSeconds, Moment};
 use serde::Deserialize;
 
 use crate::cli::{Format, Global, KafkaArgs};
+use crate::statement::focus::Parties;
 
 /// The configuration file. Every key is also an environment variable: `RUMLEDGER_` and the key in
 /// capitals; lists and tables are written `a,b` and `a=b,c=d` there.
@@ -30,6 +31,10 @@ struct File {
     operator_key: Option<PathBuf>,
     /// Who acts on suspended reports.
     operator: Option<String>,
+    /// Parties of a bill, as FOCUS and PDF name them.
+    invoice_issuer: Option<String>,
+    provider: Option<String>,
+    publisher: Option<String>,
     signature_policy: Option<String>,
     collector: Option<String>,
     collectors: Option<Vec<String>>,
@@ -74,6 +79,7 @@ pub struct Config {
     /// Who acts, as the journal keeps it.
     pub operator: String,
     operator_key: Option<PathBuf>,
+    pub parties: Parties,
     flush_rows_max: usize,
     flush_bytes_max: usize,
     flush_age_ms_max: Option<u64>,
@@ -117,6 +123,13 @@ impl Config {
             kafka: file.kafka,
             operator: file.operator.or_else(user_name).unwrap_or_else(|| "unknown".to_owned()),
             operator_key: file.operator_key,
+            parties: Parties {
+                invoice_issuer: file
+                    .invoice_issuer
+                    .unwrap_or_else(|| "Service provider".to_owned()),
+                provider: file.provider.unwrap_or_else(|| "Cisco".to_owned()),
+                publisher: file.publisher.unwrap_or_else(|| "Cisco".to_owned()),
+            },
             flush_rows_max: size(file.flush_rows_max, 16_000)?,
             flush_bytes_max: size(file.flush_bytes_max, 32 << 20)?,
             flush_age_ms_max: file.flush_age_ms_max,
@@ -137,6 +150,7 @@ impl Config {
             kafka: self.kafka.clone(),
             operator: self.operator.clone(),
             operator_key: self.operator_key.clone(),
+            parties: self.parties.clone(),
             flush_rows_max: self.flush_rows_max,
             flush_bytes_max: self.flush_bytes_max,
             flush_age_ms_max: self.flush_age_ms_max,
@@ -232,7 +246,14 @@ fn overlay(file: &mut File) -> anyhow::Result<()> {
     if let Some(path) = setting("OPERATOR_KEY") {
         file.operator_key = Some(path.into());
     }
-    file.operator = setting("OPERATOR").or_else(|| file.operator.take());
+    for (name, slot) in [
+        ("OPERATOR", &mut file.operator),
+        ("INVOICE_ISSUER", &mut file.invoice_issuer),
+        ("PROVIDER", &mut file.provider),
+        ("PUBLISHER", &mut file.publisher),
+    ] {
+        *slot = setting(name).or_else(|| slot.take());
+    }
     // RUMLEDGER_LAKE, _CONFIG and _FORMAT are read with the command line; these two as well, where a
     // command has them as flags.
     file.signature_policy = setting("SIGNATURE_POLICY").or_else(|| file.signature_policy.take());

@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod fleet;
 mod output;
+mod statement;
 
 use std::process::ExitCode;
 

@@ -96,7 +96,10 @@ pub fn rows(format: Format, rows: &Rows<'_>) -> anyhow::Result<()> {
                 .collect();
             text(&serde_json::to_string_pretty(&Value::Array(list))?)
         }
-        Format::Table => text(&table(rows)),
+        // Files are not written here: commands that have them do that.
+        Format::Table | Format::Parquet | Format::Focus | Format::Xlsx | Format::Pdf => {
+            text(&table(rows))
+        }
     }
 }
 

@@ -29,6 +29,19 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// The row that tells of the import itself.
+const IMPORT: &str = "_import";
+
+/// Who imported a book, and why it changes what was charged already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// RFC 3339.
+    pub at: String,
+    pub by: String,
+    /// The reason of a correction, or blank.
+    pub corrects: String,
+}
+
 /// A book, and the version of the table that it was read from.
 #[derive(Debug, Default)]
 pub struct StoredBook {
@@ -37,16 +50,21 @@ pub struct StoredBook {
     pub version: Option<u64>,
     /// As [`book_stands_at`] says.
     pub stands_at: String,
+    pub import: Import,
 }
 
 /// Replaces the whole book in one commit, and gives its version.
 ///
 /// # Errors
 /// If the store fails.
-pub async fn save_book(lake: &Lake, cells: &BTreeMap<String, Cells>) -> Result<u64> {
+pub async fn save_book(
+    lake: &Lake,
+    cells: &BTreeMap<String, Cells>,
+    import: &Import,
+) -> Result<u64> {
     let layout = Layout { schema: SCHEMA.clone(), partition_columns: &[], statistics: &["file"] };
     let mut table = lake.ensure(TABLE, &layout).await?;
-    let rows = to_rows(cells)?;
+    let rows = to_rows(cells, import)?;
     loop {
         match table.replace(std::slice::from_ref(&rows)).await? {
             Appended::Committed(version) => return Ok(version),
@@ -93,6 +111,11 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
     while let Some(batch) = rows.next().await {
         take_rows(&batch.map_err(failed)?, &mut cells)?;
     }
+    let import = cells.remove(IMPORT).and_then(|cells| {
+        let (_, row) = cells.rows.into_iter().next()?;
+        let [at, by, corrects] = <[String; 3]>::try_from(row).ok()?;
+        Some(Import { at, by, corrects })
+    });
     for table in cells.values_mut() {
         table.rows.sort_by_key(|(line, _)| *line);
     }
@@ -100,14 +123,19 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         misfit(&format!("the stored book does not hold any more: {first}"))
     })?;
-    Ok(StoredBook { book, version: Some(table.version()), stands_at: table.stands_at()? })
+    Ok(StoredBook {
+        book,
+        version: Some(table.version()),
+        stands_at: table.stands_at()?,
+        import: import.unwrap_or_default(),
+    })
 }
 
 fn misfit(why: &str) -> LakeError {
     LakeError::Layout { table: TABLE.to_owned(), why: why.to_owned() }
 }
 
-fn to_rows(cells: &BTreeMap<String, Cells>) -> Result<RecordBatch> {
+fn to_rows(cells: &BTreeMap<String, Cells>, import: &Import) -> Result<RecordBatch> {
     let mut files = Vec::new();
     let mut lines = Vec::new();
     let mut texts = ListBuilder::new(StringBuilder::new()).with_field(Field::new(
@@ -125,6 +153,12 @@ fn to_rows(cells: &BTreeMap<String, Cells>) -> Result<RecordBatch> {
             texts.append(true);
         }
     }
+    files.push(IMPORT);
+    lines.push(0);
+    for cell in [&import.at, &import.by, &import.corrects] {
+        texts.values().append_value(cell);
+    }
+    texts.append(true);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(files)),
         Arc::new(Int64Array::from(lines)),

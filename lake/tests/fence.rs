@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::{AsArray as _, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
-use lake::{Appended, Fence, Lake, Layout, Table, load_book, save_book};
+use lake::{Appended, Fence, Import, Lake, Layout, Table, load_book, save_book};
 use schemas::book::{TABLES, parse_csv};
 
 fn schema() -> SchemaRef {
@@ -211,7 +211,9 @@ async fn a_book_is_replaced_whole_and_its_versions_can_be_read() {
         let mut errors = Vec::new();
         let cells = parse_csv(TABLES[0], csv.as_bytes(), &mut errors);
         assert_eq!(errors, []);
-        save_book(&lake, &BTreeMap::from([("accounts".to_owned(), cells)])).await.unwrap()
+        save_book(&lake, &BTreeMap::from([("accounts".to_owned(), cells)]), &Import::default())
+            .await
+            .unwrap()
     };
     let (first, second) = (save("Europe/Berlin").await, save("Asia/Tokyo").await);
     assert!(first < second);

@@ -125,7 +125,7 @@ fn compute(book: &Book, period: Period, claims: &[Claimed]) -> Charges {
 
 fn lines(book: &Book, period: &str, claims: &[Claimed], ledger: &Ledger) -> Vec<Line> {
     let period = period.parse().unwrap();
-    adjust(compute(book, period, claims).targets, ledger, period, |_| true)
+    adjust(compute(book, period, claims).targets, ledger, period, "", |_| true)
 }
 
 /// `charge kind posted-in consumed purchased quantity amount` of each line, zeros left out.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use lake::{Lake, save_book};
+use lake::{Import, Lake, save_book};
+use reconcile::shell::prices::changed_prices;
 use schemas::book::{Book, BookError, Cells, TABLES, as_tables, parse_csv};
+use schemas::period::rfc3339;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, Outcome};
@@ -15,9 +17,17 @@ use crate::output::{self, Rows};
 /// Errors of a book that are named one by one; of more, the number is told.
 const ERRORS_SHOWN_MAX: usize = 100;
 
-pub fn import(dir: &Path, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+pub fn import(
+    dir: &Path,
+    correct: Option<&str>,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
-    let (book, version) = import_from(dir, &lake, runtime)?;
+    if correct.is_some_and(|reason| reason.trim().is_empty()) {
+        return Err(Failure::Usage(anyhow!("--correct: say why")));
+    }
+    let (book, version) = import_from(dir, correct, &lake, config, runtime)?;
     output::note(
         config.quiet,
         &format!(
@@ -30,15 +40,44 @@ pub fn import(dir: &Path, config: &Config, runtime: &Runtime) -> Result<Outcome,
 }
 
 /// Reads and checks a whole folder, and makes it the book in force.
-pub fn import_from(dir: &Path, lake: &Lake, runtime: &Runtime) -> anyhow::Result<(Book, u64)> {
+/// A price that posted lines stand on stays as it is, unless `correct` says why it changes.
+pub fn import_from(
+    dir: &Path,
+    correct: Option<&str>,
+    lake: &Lake,
+    config: &Config,
+    runtime: &Runtime,
+) -> anyhow::Result<(Book, u64)> {
     let (cells, errors) = read_dir(dir)?;
     let checked = Book::read(&cells);
     let errors: Vec<BookError> =
         errors.into_iter().chain(checked.as_ref().err().into_iter().flatten().cloned()).collect();
     match checked {
         Ok(book) if errors.is_empty() => {
-            let version =
-                runtime.block_on(save_book(lake, &cells)).context("cannot save the book")?;
+            let changed = runtime
+                .block_on(changed_prices(lake, &book))
+                .context("cannot compare the prices with those that were charged")?;
+            if let (Some(first), None) = (changed.first(), correct) {
+                let how = if first.missing { "is missing" } else { "has other terms" };
+                let more = match changed.len() {
+                    1 => String::new(),
+                    n => format!(", and so with {} more prices", n - 1),
+                };
+                return Err(anyhow!(
+                    "the price of {} stands under {} posted lines and {how} in {}{more}; nothing was changed. Add a price with a later valid_from beside it, or import with --correct REASON",
+                    first.name,
+                    first.lines,
+                    dir.display()
+                ));
+            }
+            let import = Import {
+                at: rfc3339(config.now()),
+                by: config.operator.clone(),
+                corrects: correct.unwrap_or_default().to_owned(),
+            };
+            let version = runtime
+                .block_on(save_book(lake, &cells, &import))
+                .context("cannot save the book")?;
             Ok((book, version))
         }
         _ => Err(refusal(dir, &errors)),

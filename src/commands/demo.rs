@@ -47,7 +47,7 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
 
     let config = config.for_demo(dir.join("lake").display().to_string());
     let lake = super::open_lake(&config)?;
-    let (imported, version) = book::import_from(&dir.join("book"), &lake, runtime)?;
+    let (imported, version) = book::import_from(&dir.join("book"), None, &lake, &config, runtime)?;
     output::text(&format!(
         "book version {version}: {} accounts, {} devices, {} prices",
         imported.accounts.len(),

@@ -1,6 +1,7 @@
 //! `reconcile`, `close`, `statement`, `exceptions`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use jiff::tz::TimeZone;
@@ -16,6 +17,7 @@ use tokio::runtime::Runtime;
 use crate::cli::{Failure, Format, Outcome};
 use crate::config::Config;
 use crate::output::{self, Rows};
+use crate::statement;
 
 /// Columns of a statement that a table leaves out; CSV and JSON have them.
 const HIDDEN: &[&str] = &[
@@ -116,12 +118,101 @@ pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outco
     Ok(Outcome::Done)
 }
 
-pub fn statement(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+pub fn statement(
+    period: Period,
+    out: Option<&Path>,
+    customer: Option<&str>,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
-    let lines =
+    let mut lines =
         runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
-    print_lines(&lines, config)?;
+    if let Some(customer) = customer {
+        lines.retain(|line| line.customer == customer);
+    }
+    match (config.format.is_file(), out) {
+        (true, Some(out)) => write_statement(period, &lines, out, config, runtime)?,
+        (true, None) => return Err(Failure::Usage(anyhow!("this format needs --out FILE"))),
+        (false, Some(_)) => {
+            return Err(Failure::Usage(anyhow!(
+                "--out is for parquet, focus, xlsx and pdf; redirect the others"
+            )));
+        }
+        (false, None) => print_lines(&lines, config)?,
+    }
     Ok(Outcome::Done)
+}
+
+/// Writes a statement as a file, whole or not at all.
+fn write_statement(
+    period: Period,
+    lines: &[Line],
+    out: &Path,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let bytes = match config.format {
+        Format::Parquet => statement::parquet::write(lines)?,
+        Format::Focus => {
+            let snapshot = super::snapshot(config, runtime)?;
+            statement::focus::write(period, lines, &snapshot.book.book, &config.parties)?
+        }
+        Format::Xlsx => {
+            let lake = super::open_lake(config)?;
+            let exceptions = runtime
+                .block_on(run::exceptions(&lake, Some(period)))
+                .context("cannot compute exceptions")?;
+            statement::xlsx::write(period, lines, &exceptions)?
+        }
+        _ => return write_pdf(period, lines, out, config, runtime),
+    };
+    statement::put(out, &bytes)?;
+    output::note(config.quiet, &format!("{} lines in {}", lines.len(), out.display()));
+    Ok(())
+}
+
+#[cfg(not(feature = "pdf"))]
+fn write_pdf(_: Period, _: &[Line], _: &Path, _: &Config, _: &Runtime) -> Result<(), Failure> {
+    Err(Failure::Usage(anyhow!("this rumledger was built without the feature pdf")))
+}
+
+/// One file, in which each customer has pages of its own; in a folder, a file for each customer.
+#[cfg(feature = "pdf")]
+fn write_pdf(
+    period: Period,
+    lines: &[Line],
+    out: &Path,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let snapshot = super::snapshot(config, runtime)?;
+    let days = runtime
+        .block_on(reconcile::shell::daily::daily(&snapshot, period))
+        .context("cannot compute the days")?;
+    let issuer = &config.parties.invoice_issuer;
+    if !out.is_dir() && !out.as_os_str().to_string_lossy().ends_with('/') {
+        statement::put(out, &statement::pdf::write(period, lines, &days, issuer)?)?;
+        output::note(config.quiet, &format!("{} lines in {}", lines.len(), out.display()));
+        return Ok(());
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let customers = statement::customers(lines);
+    let bar =
+        output::progress(config.quiet, customers.len() as u64, "{wide_bar} {pos}/{len} customers");
+    for (n, customer) in customers.iter().enumerate() {
+        let of_customer: Vec<Line> =
+            lines.iter().filter(|line| line.customer == *customer).cloned().collect();
+        // A name is no path.
+        let name: String =
+            customer.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        let file = out.join(format!("{period}-{n:04}-{name}.pdf"));
+        statement::put(&file, &statement::pdf::write(period, &of_customer, &days, issuer)?)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    output::note(config.quiet, &format!("{} files in {}", customers.len(), out.display()));
+    Ok(())
 }
 
 pub fn exceptions(
@@ -159,7 +250,7 @@ pub fn print_exceptions(exceptions: &[ExceptionRow], format: Format) -> anyhow::
 
 /// A statement; as a table, with the totals of each currency.
 pub fn print_lines(lines: &[Line], config: &Config) -> anyhow::Result<()> {
-    let rows: Vec<Vec<String>> = lines
+    let mut rows: Vec<Vec<String>> = lines
         .iter()
         .map(|line| {
             let mut cells = line.cells().to_vec();
@@ -169,9 +260,22 @@ pub fn print_lines(lines: &[Line], config: &Config) -> anyhow::Result<()> {
             cells
         })
         .collect();
+    let mut columns = STATEMENT_COLUMNS.to_vec();
+    let with_cause = match config.format {
+        // The columns of the contract, and no other.
+        Format::Csv => false,
+        Format::Json => true,
+        _ => lines.iter().any(|line| !line.cause.is_empty()),
+    };
+    if with_cause {
+        columns.push("cause");
+        for (row, line) in rows.iter_mut().zip(lines) {
+            row.push(line.cause.clone());
+        }
+    }
     output::rows(
         config.format,
-        &Rows { columns: &STATEMENT_COLUMNS, rows, numbers: NUMBERS, hidden: HIDDEN },
+        &Rows { columns: &columns, rows, numbers: NUMBERS, hidden: HIDDEN },
     )?;
     if config.format == Format::Table {
         for (currency, (count, total)) in totals(lines) {

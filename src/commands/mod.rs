@@ -2,6 +2,7 @@
 
 mod book;
 mod demo;
+mod erp;
 mod explain;
 mod fleet;
 mod ingest;
@@ -10,13 +11,14 @@ mod ledger;
 mod sql;
 mod stream;
 mod suspense;
+mod vendor;
 mod verify;
 
 use std::sync::Arc;
 
 use ::ingest::shell::mediation::Judging;
 use ::lake::Lake;
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::runtime::Runtime;
 
 use crate::cli::{
@@ -26,10 +28,17 @@ use crate::cli::{
 use crate::config::Config;
 
 pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    if config.format.is_file() && !matches!(command, Command::Statement { .. }) {
+        return Err(Failure::Usage(anyhow!(
+            "only `statement` has this format; the others have table, json and csv"
+        )));
+    }
     match command {
         Command::Demo => demo::run(config, runtime),
         Command::Fleet(FleetCommand::Generate(args)) => fleet::generate(&args, config, runtime),
-        Command::Book(BookCommand::Import { dir }) => book::import(&dir, config, runtime),
+        Command::Book(BookCommand::Import { dir, correct }) => {
+            book::import(&dir, correct.as_deref(), config, runtime)
+        }
         Command::Book(BookCommand::Show { table }) => book::show(table.as_deref(), config, runtime),
         Command::Ingest(IngestCommand::Files { paths, signature_policy, collector }) => {
             ingest::files(&paths, signature_policy, collector, config, runtime)
@@ -72,9 +81,15 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         }
         Command::Explain { line } => explain::run(&line, config, runtime),
         Command::Export(ExportCommand::Proof { line }) => explain::proof(&line, config, runtime),
+        Command::Export(ExportCommand::Ledger { period }) => erp::ledger(period, config, runtime),
+        Command::Match { period, vendor, mapping } => {
+            vendor::run(period, &vendor, &mapping, config, runtime)
+        }
         Command::Verify { period } => verify::run(period, config, runtime),
         Command::Close { period } => ledger::close(period, config, runtime),
-        Command::Statement { period } => ledger::statement(period, config, runtime),
+        Command::Statement { period, out, customer } => {
+            ledger::statement(period, out.as_deref(), customer.as_deref(), config, runtime)
+        }
         Command::Exceptions { period } => ledger::exceptions(period, config, runtime),
         Command::Sql { query } => sql::run(&query, config, runtime),
     }

@@ -5,8 +5,12 @@
 mod book;
 mod commands;
 mod demo;
+mod disputes;
+mod evidence;
 mod kill;
 mod memo;
 mod queries;
+mod statements;
 mod support;
+mod suspense;
 mod tidy;

@@ -52,7 +52,7 @@ fn a_run_with_nothing_new_finds_what_a_full_one_finds() {
     let prices = place.path("fleet/book/prices.csv");
     let dearer = std::fs::read_to_string(&prices).unwrap().replace("42.000000", "43.000000");
     std::fs::write(&prices, dearer).unwrap();
-    place.ok(0, &["-q", "book", "import", "fleet/book"]);
+    place.ok(0, &["-q", "book", "import", "fleet/book", "--correct", "a typing error"]);
     assert!(lines(&place.ok(3, DRY)) > 0, "a price that changed is posted");
     assert!(lines(&place.ok(3, RECONCILE)) > 0);
     assert_eq!(lines(&place.ok(3, RECONCILE)), 0);

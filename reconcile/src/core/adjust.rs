@@ -63,13 +63,15 @@ impl Ledger {
     }
 }
 
-/// The lines that bring the ledger to the targets, ordered by key. `keep` tells which keys this run
-/// speaks of (all, or those of one account).
+/// The lines that bring the ledger to the targets, ordered by key. `correction` is the
+/// reason for which the book changes what was charged, or blank; `keep` tells which keys this run speaks
+/// of (all, or those of one account).
 #[must_use]
 pub fn adjust(
     targets: Vec<Target>,
     ledger: &Ledger,
     service_period: Period,
+    correction: &str,
     keep: impl Fn(&ChargeKey) -> bool,
 ) -> Vec<Line> {
     let mut due: BTreeMap<(ChargeKey, String), Option<Target>> =
@@ -94,7 +96,7 @@ pub fn adjust(
         let cause = match (&target, first_in_own_period) {
             (_, true) => String::new(),
             (None, _) => VANISHED.to_owned(),
-            (Some(target), _) => cause(target, posted),
+            (Some(target), _) => cause(target, posted, correction),
         };
         // Of a vanished target, what was charged last still names plan and measure.
         let present = target.unwrap_or_else(|| vanished(&key, &currency, posted));
@@ -149,8 +151,8 @@ fn vanished(key: &ChargeKey, currency: &str, posted: Option<&Posted>) -> Target 
 const VANISHED: &str = "vanished";
 
 /// What changed since the last line of a key: usage (late reports, or devices that moved), purchases, or
-/// terms (price, tiers, plan, zone). Of a key's first line: late usage, or purchases alone.
-fn cause(target: &Target, posted: Option<&Posted>) -> String {
+/// terms (price, tiers, plan, zone), with the reason that the book's import gave. Of a key's first line: late usage, or purchases alone.
+fn cause(target: &Target, posted: Option<&Posted>, correction: &str) -> String {
     let Some(posted) = posted else {
         let used = target.roots.usage != Roots::vanished().usage;
         return if used { "usage" } else { "purchases" }.to_owned();
@@ -164,7 +166,11 @@ fn cause(target: &Target, posted: Option<&Posted>) -> String {
     .filter(|(_, now, before)| now.to_string() != **before)
     .map(|(word, ..)| word)
     .collect();
-    changed.join("+")
+    let words = changed.join("+");
+    if changed.contains(&"terms") && !correction.is_empty() {
+        return format!("{words}: {correction}");
+    }
+    words
 }
 
 /// The service period while it is open, else the earliest open period after it.

@@ -12,4 +12,5 @@ pub mod groups;
 pub mod measure;
 pub mod rate;
 pub mod reference;
+pub mod tieout;
 pub mod timeline;

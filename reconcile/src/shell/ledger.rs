@@ -91,6 +91,14 @@ pub async fn line(table: &Table, line_id: &str) -> Result<Line> {
     found.ok_or_else(|| ReconcileError::NoLine(line_id.to_owned()))
 }
 
+/// All lines.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn all_lines(table: &Table) -> Result<Vec<Line>> {
+    lines_where(table, lit(true)).await
+}
+
 async fn lines_where(table: &Table, which: Expr) -> Result<Vec<Line>> {
     let session = engine::session()?;
     let rows = rows_of(&session, table, RECORD_LINE).await?.filter(which)?;

@@ -1,9 +1,11 @@
 //! The part of rating that touches the world: snapshots, the ledger, runs.
 
 pub mod close;
+pub mod daily;
 pub mod explain;
 pub mod ledger;
 pub mod memo;
+pub mod prices;
 pub mod run;
 pub mod suspense;
 pub mod verify;

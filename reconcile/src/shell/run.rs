@@ -370,7 +370,8 @@ async fn plan(
         }
     });
     let of_account = of_account.transpose()?;
-    let lines = adjust(charges.targets, &held, period, |key| {
+    let correction = &snapshot.book.import.corrects;
+    let lines = adjust(charges.targets, &held, period, correction, |key| {
         account.is_none_or(|a| a.smart == key.smart_account && a.virtual_ == key.virtual_account)
     });
     let exceptions = match of_account {

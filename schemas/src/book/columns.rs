@@ -120,6 +120,12 @@ pub(super) const ACKS: TableSpec = TableSpec {
     columns: &["udi_pid", "udi_serial", "report_id", "acked_at", "installed_at"],
 };
 
+/// Accounts of the operator's general ledger, for `export ledger`.
+pub(super) const GL_ACCOUNTS: TableSpec = TableSpec {
+    name: "gl_accounts",
+    columns: &["pool", "charge", "debit_account", "credit_account"],
+};
+
 /// All files of a book, accounts first: the others refer to them.
 pub const TABLES: &[&TableSpec] = &[
     &ACCOUNTS,
@@ -132,4 +138,5 @@ pub const TABLES: &[&TableSpec] = &[
     &POLICIES,
     &AUTHORIZATIONS,
     &ACKS,
+    &GL_ACCOUNTS,
 ];

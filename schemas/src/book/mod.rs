@@ -1,6 +1,6 @@
 //! The book: reference data of accounts, devices, licences, prices and keys (contract 2).
 //!
-//! [`Book::read`] takes the nine tables as cells, and gives either a book in which every reference
+//! [`Book::read`] takes the tables as cells, and gives either a book in which every reference
 //! holds, or every error with its file, line and column. Cells are what the lake keeps of a book,
 //! so a book read from the lake goes through the same checks as one that is imported.
 
@@ -21,7 +21,7 @@ pub use columns::{TABLES, TableSpec};
 pub use tables::{NamedTable, as_tables};
 
 use crate::key::Algorithm;
-use crate::ledger::{Charge, Measure, TierMode, words};
+use crate::ledger::{Charge, Measure, Pool, TierMode, words};
 use crate::period::{EpochSeconds, Moment};
 use crate::udi::Udi;
 
@@ -283,6 +283,16 @@ pub struct Ack {
     pub installed_at: Option<EpochSeconds>,
 }
 
+/// Where lines are booked in the operator's general ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlAccount {
+    /// `None` for any.
+    pub pool: Option<Pool>,
+    pub charge: Option<Charge>,
+    pub debit_account: String,
+    pub credit_account: String,
+}
+
 /// A whole book in which every reference holds.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
@@ -296,6 +306,7 @@ pub struct Book {
     pub policies: Vec<Policy>,
     pub authorizations: Vec<Authorization>,
     pub acks: Vec<Ack>,
+    pub gl_accounts: Vec<GlAccount>,
 }
 
 impl Book {

@@ -278,6 +278,11 @@ pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>)
         book.acks.push(ack(row)?);
         Some(())
     });
+    each(&files::GL_ACCOUNTS, &mut |row| {
+        let account = gl_account(row, &book.gl_accounts)?;
+        book.gl_accounts.push(account);
+        Some(())
+    });
     for (price, lines) in price_rows.prices {
         book.prices.push(price);
         places.price_lines.push(lines);
@@ -510,4 +515,17 @@ fn ack(row: &mut Row<'_>) -> Option<Ack> {
         installed_at: row.moment_or_open("installed_at").map(|m| m.resolve(&TimeZone::UTC)),
     };
     (!row.failed).then_some(ack)
+}
+
+fn gl_account(row: &mut Row<'_>, before: &[GlAccount]) -> Option<GlAccount> {
+    let account = GlAccount {
+        pool: row.word_or_any("pool", Pool::WORDS, Pool::parse),
+        charge: row.word_or_any("charge", Charge::WORDS, Charge::parse),
+        debit_account: row.required("debit_account"),
+        credit_account: row.required("credit_account"),
+    };
+    if before.iter().any(|b| (b.pool, b.charge) == (account.pool, account.charge)) {
+        row.fail("pool", "this pool and charge have a row already");
+    }
+    (!row.failed).then_some(account)
 }

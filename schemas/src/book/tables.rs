@@ -206,5 +206,11 @@ pub fn as_tables(book: &Book) -> Result<Vec<NamedTable>, ArrowError> {
             .time("acked_at", acks.iter().map(|a| a.acked_at))
             .time("installed_at", acks.iter().map(|a| a.installed_at.unwrap_or(i64::MAX)))
             .finish("book_acks")?,
+        new()
+            .text("pool", book.gl_accounts.iter().map(|a| a.pool.map_or("", Pool::as_str)))
+            .text("charge", book.gl_accounts.iter().map(|a| a.charge.map_or("", Charge::as_str)))
+            .text("debit_account", book.gl_accounts.iter().map(|a| &a.debit_account))
+            .text("credit_account", book.gl_accounts.iter().map(|a| &a.credit_account))
+            .finish("book_gl_accounts")?,
     ])
 }

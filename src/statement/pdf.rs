@@ -1,0 +1,104 @@
+//! The statement as PDF, typeset by typst: for each customer its totals, its days, its lines.
+
+use std::collections::BTreeMap;
+
+use anyhow::anyhow;
+use reconcile::shell::daily::Day;
+use schemas::ledger::{Kind, Line};
+use schemas::period::Period;
+use serde_json::{Value, json};
+use typst_as_lib::TypstEngine;
+use typst_as_lib::typst_kit_options::TypstKitFontOptions;
+
+use super::{customers, money, short, totals, unit};
+
+const TEMPLATE: &str = include_str!("statement.typ");
+
+/// The file's bytes, of some customers, each on pages of its own.
+pub fn write(
+    period: Period,
+    lines: &[Line],
+    days: &BTreeMap<String, Vec<Day>>,
+    issuer: &str,
+) -> anyhow::Result<Vec<u8>> {
+    let data = json!({
+        "period": period.to_string(),
+        "issuer": issuer,
+        "customers": customers(lines)
+            .into_iter()
+            .map(|customer| of_customer(customer, lines, days.get(customer)))
+            .collect::<Vec<_>>(),
+    });
+    let data = serde_json::to_vec(&data)?;
+    let engine = TypstEngine::builder()
+        .main_file(TEMPLATE)
+        .with_static_file_resolver([("statement.json", data.as_slice())])
+        .search_fonts_with(
+            TypstKitFontOptions::default().include_system_fonts(false).include_embedded_fonts(true),
+        )
+        .build();
+    let document = engine.compile().output.map_err(|e| anyhow!("typst cannot set it: {e}"))?;
+    typst_pdf::pdf(&document, &typst_pdf::PdfOptions::default())
+        .map_err(|errors| anyhow!("typst cannot write it: {errors:?}"))
+}
+
+fn of_customer(customer: &str, lines: &[Line], days: Option<&Vec<Day>>) -> Value {
+    let lines: Vec<&Line> = lines.iter().filter(|line| line.customer == customer).collect();
+    let owned: Vec<Line> = lines.iter().map(|line| (*line).clone()).collect();
+    let of_currency = totals(&owned).into_iter().map(|((_, currency), total)| {
+        json!({
+            "currency": currency,
+            "amount": money(total.amount, &currency),
+            "lines": total.lines,
+            "verified": percent(&total.verified_share()),
+        })
+    });
+    let row = |line: &&Line| {
+        json!({
+            "account": format!("{}/{}", line.key.smart_account, line.key.virtual_account),
+            "item": name(&line.key.item),
+            "subscription": line.key.subscription_id,
+            "charge": line.key.charge.as_str(),
+            "kind": match line.kind {
+                Kind::Charge => String::new(),
+                Kind::Adjustment => format!("corrects {} ({})", line.service_period, line.cause),
+            },
+            "consumed": short(line.consumed),
+            "purchased": short(line.purchased),
+            "quantity": short(line.quantity),
+            "unit": unit(line),
+            "amount": format!("{} {}", line.currency, money(line.amount, &line.currency)),
+            "line": line.line_id,
+        })
+    };
+    let days = days.map(Vec::as_slice).unwrap_or_default();
+    json!({
+        "name": customer,
+        "totals": of_currency.collect::<Vec<_>>(),
+        "lines": lines.iter().map(row).collect::<Vec<_>>(),
+        "days": days
+            .iter()
+            .map(|day| json!([clamp(day.consumed), clamp(day.purchased)]))
+            .collect::<Vec<_>>(),
+    })
+}
+
+/// `0.950648` as `95.06 %`, cut, never rounded up to the whole.
+fn percent(share: &str) -> String {
+    let Some((whole, places)) = share.split_once('.') else { return String::new() };
+    let digits = format!("{whole}{places}");
+    let (percent, rest) = digits.split_at(digits.len() - 4);
+    let percent = percent.trim_start_matches('0');
+    format!("{}.{} %", if percent.is_empty() { "0" } else { percent }, &rest[..2])
+}
+
+/// The chart is drawn, not computed with: what does not fit is drawn as the most that does.
+fn clamp(licenses: i128) -> i64 {
+    i64::try_from(licenses).unwrap_or(i64::MAX)
+}
+
+/// The name within an entitlement tag.
+fn name(tag: &str) -> &str {
+    let name = tag.split_once(".com.cisco.").map_or(tag, |(_, rest)| rest);
+    if name == tag { tag } else { name.split(',').next().unwrap_or(tag) }
+}

@@ -1,0 +1,106 @@
+//! Statements as files.
+
+use std::fs::File;
+
+use arrow::array::AsArray as _;
+use arrow::datatypes::Decimal128Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::support::Place;
+
+/// The mandatory columns of FOCUS 1.2, cost and usage.
+const FOCUS_MANDATORY: [&str; 21] = [
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "ContractedCost",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "ServiceCategory",
+    "ServiceName",
+];
+
+#[test]
+fn a_statement_is_written_in_every_form() {
+    let place = Place::new();
+    place.ok(0, &["demo"]);
+    let lake = "rumledger-demo/lake";
+    let statement = |args: &[&str]| {
+        let mut all = vec!["-q", "--lake", lake, "statement", "--period", "2026-10"];
+        all.extend(args);
+        place.run(&all)
+    };
+    let csv = statement(&["--format", "csv"]).stdout;
+    let rows: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(csv.as_bytes()).records().collect::<Result<_, _>>().unwrap();
+
+    // Parquet: the same cells, decimals as decimals.
+    assert_eq!(statement(&["--format", "parquet", "--out", "s.parquet"]).status, 0);
+    let file = File::open(place.path("s.parquet")).unwrap();
+    let batch = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().next();
+    let batch = batch.unwrap().unwrap();
+    assert_eq!(batch.num_rows(), rows.len());
+    let names: Vec<String> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names.join(","), csv.lines().next().unwrap());
+    let quantities = batch["quantity"].as_primitive::<Decimal128Type>();
+    let ids = batch["line_id"].as_string::<i32>();
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!(ids.value(i), &row[0]);
+        assert_eq!(quantities.value_as_string(i), &row[15]);
+    }
+
+    // FOCUS: every mandatory column, and the sum of what is billed.
+    assert_eq!(statement(&["--format", "focus", "--out", "s.csv"]).status, 0);
+    let focus = std::fs::read_to_string(place.path("s.csv")).unwrap();
+    let mut reader = csv::Reader::from_reader(focus.as_bytes());
+    let head = reader.headers().unwrap().clone();
+    for column in FOCUS_MANDATORY {
+        assert!(head.iter().any(|h| h == column), "{column}");
+    }
+    let at = |name: &str| head.iter().position(|h| h == name).unwrap();
+    let (cost, id) = (at("BilledCost"), at("x_LineId"));
+    for (row, ours) in reader.records().zip(&rows) {
+        let row = row.unwrap();
+        assert_eq!((&row[cost], &row[id]), (&ours[16], &ours[0]));
+        assert!(row[at("ChargePeriodStart")] < row[at("ChargePeriodEnd")]);
+        assert!(row[at("BillingPeriodStart")] < row[at("BillingPeriodEnd")]);
+    }
+
+    // XLSX and PDF: what they are, and the same bytes each time.
+    for (format, magic) in [("xlsx", &b"PK\x03\x04"[..]), ("pdf", b"%PDF-")] {
+        let bytes: Vec<Vec<u8>> = ["one", "two"]
+            .iter()
+            .map(|name| {
+                let ran = statement(&["--format", format, "--out", name]);
+                assert_eq!(ran.status, 0, "{}", ran.stderr);
+                std::fs::read(place.path(name)).unwrap()
+            })
+            .collect();
+        assert!(bytes[0].starts_with(magic) && bytes[0].len() > 5000, "{format}");
+        assert_eq!(bytes[0], bytes[1], "{format}");
+    }
+    // One file a customer.
+    assert_eq!(statement(&["--format", "pdf", "--out", "all/"]).status, 0);
+    assert_eq!(crate::support::files(&place.path("all")).len(), 6);
+    let one = statement(&["--customer", "Hafen & Söhne GmbH", "--format", "csv"]).stdout;
+    assert!(one.lines().count() > 1 && one.lines().count() < csv.lines().count());
+
+    // What cannot be is said.
+    assert_eq!(statement(&["--format", "pdf"]).status, 2, "no file named");
+    assert_eq!(statement(&["--format", "csv", "--out", "x"]).status, 2);
+    assert_eq!(place.run(&["--lake", lake, "exceptions", "--format", "xlsx"]).status, 2);
+    assert_eq!(statement(&["--format", "xlsx", "--out", "no/such/folder/x"]).status, 1);
+}
