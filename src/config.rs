@@ -107,6 +107,7 @@ impl Config {
         limits.archive_members_max =
             file.archive_members_max.unwrap_or(default.archive_members_max);
         limits.archive_bytes_max = file.archive_bytes_max.unwrap_or(default.archive_bytes_max);
+        let issuer = file.invoice_issuer.unwrap_or_else(|| "Service provider".to_owned());
         Ok(Config {
             lake: global.lake.clone().or(file.lake).unwrap_or_else(|| "./lake".to_owned()),
             format: match (global.format, &file.format) {
@@ -124,10 +125,9 @@ impl Config {
             operator: file.operator.or_else(user_name).unwrap_or_else(|| "unknown".to_owned()),
             operator_key: file.operator_key,
             parties: Parties {
-                invoice_issuer: file
-                    .invoice_issuer
-                    .unwrap_or_else(|| "Service provider".to_owned()),
-                provider: file.provider.unwrap_or_else(|| "Cisco".to_owned()),
+                invoice_issuer: issuer.clone(),
+                // Who makes the licences available to the customer, and is paid: the operator.
+                provider: file.provider.unwrap_or(issuer),
                 publisher: file.publisher.unwrap_or_else(|| "Cisco".to_owned()),
             },
             flush_rows_max: size(file.flush_rows_max, 16_000)?,

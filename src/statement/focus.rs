@@ -20,7 +20,7 @@ pub struct Parties {
     pub publisher: String,
 }
 
-const COLUMNS: [&str; 38] = [
+const COLUMNS: [&str; 41] = [
     "BilledCost",
     "BillingAccountId",
     "BillingAccountName",
@@ -38,6 +38,7 @@ const COLUMNS: [&str; 38] = [
     "ConsumedUnit",
     "ContractedCost",
     "EffectiveCost",
+    "InvoiceId",
     "InvoiceIssuerName",
     "ListCost",
     "PricingQuantity",
@@ -51,7 +52,9 @@ const COLUMNS: [&str; 38] = [
     "SubAccountName",
     "SubAccountType",
     "x_Cause",
+    "x_Charge",
     "x_ConsumedMeasure",
+    "x_Customer",
     "x_EntitlementTag",
     "x_EvidenceRoot",
     "x_LineId",
@@ -78,7 +81,11 @@ pub fn write(
         let zone = accounts.get(&key).map_or(jiff::tz::TimeZone::UTC, |a| a.zone.clone());
         let (start, end) = period.bounds(&zone);
         let row = |column: &str| cell(column, line, (&rfc3339(start), &rfc3339(end)), parties);
-        csv.write_record(COLUMNS.iter().map(|column| row(column)))?;
+        csv.write_record(COLUMNS.iter().map(|column| match row(column) {
+            // FOCUS allows names in ASCII only; the customer's own stands in x_Customer.
+            text if column.starts_with("x_") || text.is_ascii() => text,
+            text => deunicode::deunicode(&text),
+        }))?;
     }
     Ok(csv.into_inner()?)
 }
@@ -87,7 +94,6 @@ fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties
     let amount = || money(line.amount, &line.currency);
     let quantity = |value| decimal_text(value, QUANTITY_SCALE);
     let is_usage = line.key.charge == Charge::Usage;
-    // FOCUS: a correction may change either, so both are given with its sign.
     match column {
         "BilledCost" | "ContractedCost" | "EffectiveCost" | "ListCost" => amount(),
         "BillingAccountId" => line.key.smart_account.clone(),
@@ -96,7 +102,8 @@ fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties
         "BillingCurrency" => line.currency.clone(),
         "BillingPeriodEnd" => end.to_owned(),
         "BillingPeriodStart" => start.to_owned(),
-        "ChargeCategory" => if is_usage { "Usage" } else { "Purchase" }.to_owned(),
+        // A commitment is due for the month that it covers, so it is no purchase for later use.
+        "ChargeCategory" => "Usage".to_owned(),
         "ChargeClass" => {
             let corrects =
                 line.kind == Kind::Adjustment && line.service_period < line.posted_period;
@@ -106,11 +113,10 @@ fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties
         "ChargeFrequency" => if is_usage { "Usage-Based" } else { "Recurring" }.to_owned(),
         "ChargePeriodEnd" => rfc3339(line.segment_end),
         "ChargePeriodStart" => rfc3339(line.key.segment_start),
-        "ConsumedQuantity" if is_usage => quantity(line.quantity),
-        "PricingQuantity" => quantity(line.quantity),
-        "ConsumedUnit" if is_usage => unit(line).to_owned(),
-        "PricingUnit" => unit(line).to_owned(),
-        "ConsumedQuantity" | "ConsumedUnit" => String::new(),
+        "ConsumedQuantity" | "PricingQuantity" => quantity(line.quantity),
+        "ConsumedUnit" | "PricingUnit" => unit(line).to_owned(),
+        // The operator's invoices are made elsewhere.
+        "InvoiceId" => String::new(),
         "InvoiceIssuerName" => parties.invoice_issuer.clone(),
         "ProviderName" => parties.provider.clone(),
         "PublisherName" => parties.publisher.clone(),
@@ -121,6 +127,8 @@ fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties
         "SubAccountName" => line.key.virtual_account.clone(),
         "SubAccountType" => "Virtual Account".to_owned(),
         "x_Cause" => line.cause.clone(),
+        "x_Charge" => line.key.charge.as_str().to_owned(),
+        "x_Customer" => line.customer.clone(),
         "x_ConsumedMeasure" => quantity(line.consumed),
         "x_EntitlementTag" => line.key.item.clone(),
         "x_EvidenceRoot" => line.evidence_root.clone(),

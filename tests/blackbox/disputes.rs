@@ -59,8 +59,19 @@ fn late_usage_becomes_adjustments_that_name_what_they_correct() {
     let row =
         before.lines().find(|l| l.starts_with(&format!("{},", used[0])) && l.contains(",usage,"));
     let row = row.unwrap();
-    let (head, price) = row.rsplit_once(',').unwrap();
-    let dearer = before.replace(row, &format!("{head},9{price}"));
+    let column = |name: &str| {
+        before.lines().next().unwrap().split(',').position(|column| column == name).unwrap()
+    };
+    // An entitlement tag has a comma of its own, and is quoted: count from the end.
+    let columns = before.lines().next().unwrap().split(',').count();
+    let changed = |name: &str, to: &dyn Fn(&str) -> String| {
+        let mut cells: Vec<String> = row.rsplit(',').map(str::to_owned).collect();
+        let at = columns - 1 - column(name);
+        cells[at] = to(&cells[at]);
+        cells.reverse();
+        cells.join(",")
+    };
+    let dearer = before.replace(row, &changed("unit_price", &|price| format!("9{price}")));
     std::fs::write(&prices, &dearer).unwrap();
     let refused = place.run(&["book", "import", "fleet/book"]);
     assert_eq!(refused.status, 1);
@@ -74,10 +85,8 @@ fn late_usage_becomes_adjustments_that_name_what_they_correct() {
     let refused = place.run(&["book", "import", "fleet/book"]);
     assert!(refused.status == 1 && refused.stderr.contains("is missing"), "{}", refused.stderr);
     // A later price beside it is no change of what was charged.
-    let mut cells: Vec<&str> = row.split(',').collect();
-    let at = before.lines().next().unwrap().split(',').position(|c| c == "valid_from").unwrap();
-    cells[at] = "2026-12-01";
-    std::fs::write(&prices, format!("{}\n{}\n", before.trim_end(), cells.join(","))).unwrap();
+    let later = changed("valid_from", &|_| "2026-12-01".to_owned());
+    std::fs::write(&prices, format!("{}\n{later}\n", before.trim_end())).unwrap();
     place.ok(0, &["-q", "book", "import", "fleet/book"]);
     // With a reason it is, and the lines say so.
     std::fs::write(&prices, dearer).unwrap();

@@ -94,7 +94,7 @@ fn a_statement_is_written_in_every_form() {
     }
     // One file a customer.
     assert_eq!(statement(&["--format", "pdf", "--out", "all/"]).status, 0);
-    assert_eq!(crate::support::files(&place.path("all")).len(), 6);
+    assert_eq!(crate::support::files(&place.path("all")).len(), 5);
     let one = statement(&["--customer", "Hafen & Söhne GmbH", "--format", "csv"]).stdout;
     assert!(one.lines().count() > 1 && one.lines().count() < csv.lines().count());
 

@@ -8,7 +8,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt as _;
 use lake::Table;
 use rayon::prelude::*;
-use schemas::disposition::{Disposition, Reason, SignatureStatus};
+use schemas::disposition::{Disposition, Reason, SignaturePolicy, SignatureStatus};
 use schemas::journal::SCHEMA;
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
@@ -18,7 +18,7 @@ use super::rows::{Row, Rows};
 use super::takeup::TakeUpError;
 use crate::core::decode::decode;
 use crate::core::keyring::TrustFact;
-use crate::core::mediate::{Checked, check_signature, signed_parts};
+use crate::core::mediate::{Checked, Rules, check_signature, signed_parts};
 use crate::core::report::{Judged, Readings};
 
 type Result<T, E = TakeUpError> = std::result::Result<T, E>;
@@ -70,6 +70,9 @@ pub async fn recheck(
     judging: &Judging,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Rechecked> {
+    // What could not be verified was accepted by the policy of its time; that is not asked again.
+    let rules = Rules { policy: SignaturePolicy::Accept, ..judging.rules.clone() };
+    let judging = &Judging { rules, ..judging.clone() };
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let unread = |e| TakeUpError::Read(Box::new(e));
     let provider = journal.provider(&session).await?;
