@@ -8,6 +8,9 @@ bin=$CARGO_TARGET_DIR/debug/rumledger
 
 cargo test --workspace --locked
 
+echo "== proofs"
+ci/evidence/check.sh
+
 echo "== Kafka"
 was_up=$(ci/kafka/broker.sh up)
 work=$(mktemp -d)

@@ -13,7 +13,7 @@ Needs Python 3.9 and the package `cryptography`. Exit status: 0 it holds, 1 it d
 import argparse, base64, hashlib, json, sys
 from fractions import Fraction
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
@@ -29,6 +29,16 @@ def check(holds, why):
 
 def canonical(value):
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def unhex(text):
+    check(bytes.fromhex(text).hex() == text, "a number is not plain hexadecimal")
+    return bytes.fromhex(text)
+
+
+def unbase64(text):
+    check(base64.b64encode(base64.b64decode(text)).decode() == text, "a text is not plain base64")
+    return base64.b64decode(text)
 
 
 def sha256(*parts):
@@ -73,10 +83,11 @@ def half_even(value, places):
 
 
 def verify_signature(report):
-    check(base64.b64encode(base64.b64decode(report["signature"])).decode() == report["signature"], "a signature is not plain base64")
-    check(base64.b64encode(base64.b64decode(report["public_key"])).decode() == report["public_key"], "a key is not plain base64")
-    key = serialization.load_der_public_key(base64.b64decode(report["public_key"]))
-    signature, message = base64.b64decode(report["signature"]), report["payload"].encode()
+    try:
+        key = serialization.load_der_public_key(unbase64(report["public_key"]))
+    except UnsupportedAlgorithm:
+        raise Refused("a key is of no kind that signs reports")
+    signature, message = unbase64(report["signature"]), report["payload"].encode()
     try:
         if report["algorithm"] == "RS256":
             key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
@@ -211,7 +222,7 @@ def verify(text, operator_key=None, lines_root=None):
     for name, value in expected.items():
         check(line[name] == value, f"{name} is {line[name]} on the line, and {value} by its evidence")
     period = proof["period"]
-    top = root_by_path(leaf(canonical(line)), period["index"], period["size"], [bytes.fromhex(h) for h in period["path"]]).hex()
+    top = root_by_path(leaf(canonical(line)), period["index"], period["size"], [unhex(h) for h in period["path"]]).hex()
     check(top == period["root"], "the line is not of its period's root")
     shown = [f"line {line['line_id']}: {line['currency']} {line['amount']} for {line['quantity']} {line['measure']} of {line['entitlement']}",
              f"computed anew from {len(reports)} reports, {sum(r[2] for r in reports)} with a signature that holds"]
@@ -220,9 +231,9 @@ def verify(text, operator_key=None, lines_root=None):
         signature = manifest.pop("signature", None)
         check(manifest["lines_root"] == top and manifest["period"] == line["posted_period"] and manifest["lines"] == period["size"], "the manifest is of other lines")
         if signature:
-            key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature["public_key"]))
+            key = ed25519.Ed25519PublicKey.from_public_bytes(unhex(signature["public_key"]))
             try:
-                key.verify(bytes.fromhex(signature["value"]), canonical(manifest).encode())
+                key.verify(unhex(signature["value"]), canonical(manifest).encode())
             except InvalidSignature:
                 raise Refused("the operator's signature does not hold")
         check(operator_key is None or (signature and signature["public_key"] == operator_key), "the manifest is not signed by that operator")

@@ -115,8 +115,8 @@ fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties
         "ChargePeriodStart" => rfc3339(line.key.segment_start),
         "ConsumedQuantity" | "PricingQuantity" => quantity(line.quantity),
         "ConsumedUnit" | "PricingUnit" => unit(line).to_owned(),
-        // The operator's invoices are made elsewhere.
-        "InvoiceId" => String::new(),
+        // The statement that the line stands on; the operator's own numbers are given elsewhere.
+        "InvoiceId" => format!("{}/{}", line.posted_period, line.key.smart_account),
         "InvoiceIssuerName" => parties.invoice_issuer.clone(),
         "ProviderName" => parties.provider.clone(),
         "PublisherName" => parties.publisher.clone(),
