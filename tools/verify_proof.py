@@ -87,6 +87,8 @@ def verify_signature(report):
         key = serialization.load_der_public_key(unbase64(report["public_key"]))
     except UnsupportedAlgorithm:
         raise Refused("a key is of no kind that signs reports")
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    check(spki == unbase64(report["public_key"]), "a key is not in its one form")
     signature, message = unbase64(report["signature"]), report["payload"].encode()
     try:
         if report["algorithm"] == "RS256":
