@@ -18,6 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
 
+MANIFEST = {"period", "closed_at", "lines", "totals", "lines_root", "chain_head", "ledger_version", "journal_version", "book_version",
+            "log_digests", "prices", "reports", "verified_share", "rumledger"}
+
+
 class Refused(Exception):
     pass
 
@@ -231,6 +235,7 @@ def verify(text, operator_key=None, lines_root=None):
     manifest = proof["manifest"]
     if manifest is not None:
         signature = manifest.pop("signature", None)
+        check(set(manifest) == MANIFEST, "the manifest has other fields")
         check(manifest["lines_root"] == top and manifest["period"] == line["posted_period"] and manifest["lines"] == period["size"], "the manifest is of other lines")
         if signature:
             key = ed25519.Ed25519PublicKey.from_public_bytes(unhex(signature["public_key"]))
