@@ -233,3 +233,43 @@ fn the_ledger_is_exported_in_double_entry() {
         place.run(&["book", "import", "fleet/book"]).stderr.contains("gl_accounts.csv, line 3")
     );
 }
+
+/// The page of the worked example says what happens.
+#[test]
+fn the_worked_example_is_true() {
+    let place = Place::new();
+    let page = include_str!("../../docs/disputes.md");
+    let mut script = String::new();
+    let mut expected: Vec<Vec<&str>> = Vec::new();
+    for block in page.split("```console\n").skip(1) {
+        for line in block.split("```").next().unwrap().lines() {
+            match line.strip_prefix("$ ") {
+                Some(command) => {
+                    script += &format!("{command}\necho '== end'\n");
+                    expected.push(Vec::new());
+                }
+                None => expected.last_mut().unwrap().push(line),
+            }
+        }
+    }
+    assert!(expected.len() > 10);
+    std::fs::create_dir(place.path("bin")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rumledger"), place.path("bin/rumledger"))
+        .unwrap();
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", place.path("bin").display());
+    let output = std::process::Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .current_dir(place.path("."))
+        .env("PATH", path)
+        .env("RUMLEDGER_NOW", "2026-11-10T00:00:00Z")
+        .output()
+        .unwrap();
+    let ran = crate::support::ran(output);
+    assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
+    let shown: Vec<&str> = ran.stdout.split("== end\n").collect();
+    for (shown, expected) in shown.iter().zip(&expected) {
+        for line in expected {
+            assert!(shown.contains(line.trim_end()), "'{line}' is not in\n{shown}");
+        }
+    }
+}
