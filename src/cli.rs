@@ -381,6 +381,10 @@ pub enum LakeCommand {
         /// Size that merged files come up to
         #[arg(long, default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
         target_mb: u64,
+        /// Also writes the accepted reports anew in the order of their devices, so that `explain` reads
+        /// little; takes as long as reading and writing all of them
+        #[arg(long)]
+        cluster: bool,
     },
     /// Removes files that no version younger than the limit needs
     #[command(after_help = "Example: rumledger lake vacuum --dry-run")]

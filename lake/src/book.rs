@@ -43,7 +43,7 @@ pub struct Import {
 }
 
 /// A book, and the version of the table that it was read from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StoredBook {
     pub book: Book,
     /// `None` where no book was imported yet: it is empty.

@@ -1,13 +1,21 @@
 //! Upkeep of a table while others write and read it.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
-use deltalake::DeltaTableError;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::transaction::CommitProperties;
+use deltalake::operations::optimize::OptimizeType;
+use deltalake::{DeltaTableError, FilterOp, FilterValue};
 
 use crate::table::writer_properties;
 use crate::{LakeError, Result, Table};
+
+/// Memory for sorting rows; what does not fit goes to temporary files.
+const CLUSTER_BYTES: usize = 1 << 30;
 
 /// What compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +51,52 @@ impl Table {
             .await
             .map_err(self.failed("optimize"))?;
         self.delta = delta;
+        self.seal_merged().await?;
+        deltalake::checkpoints::create_checkpoint(&self.delta, None)
+            .await
+            .map_err(self.failed("checkpoint"))?;
+        Ok(Optimized {
+            files_added: metrics.num_files_added,
+            files_removed: metrics.num_files_removed,
+            version: self.version(),
+        })
+    }
+
+    /// Writes the rows of one partition anew, in the order of a column, so that whoever asks for some values
+    /// of it reads few files and little of each. Rows stay as they are; it takes as long as reading and
+    /// writing all of them.
+    ///
+    /// # Errors
+    /// As [`Table::optimize`].
+    pub async fn cluster(
+        &mut self,
+        (partition, value): (&str, &str),
+        column: &str,
+        target_bytes: NonZeroU64,
+    ) -> Result<Optimized> {
+        let failed = |e| LakeError::query("", e);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(CLUSTER_BYTES)))
+            .build_arc()
+            .map_err(failed)?;
+        let config = SessionConfig::new().with_target_partitions(1);
+        let session = SessionContext::new_with_config_rt(config, runtime);
+        let filters = [(partition, FilterOp::Eq, FilterValue::Scalar(value))];
+        let (delta, metrics) = self
+            .delta
+            .clone()
+            .optimize()
+            .with_type(OptimizeType::ZOrder(vec![column.to_owned()]))
+            .with_filters(&filters)
+            .with_target_size(target_bytes)
+            .with_max_concurrent_tasks(1)
+            .with_session_state(Arc::new(session.state()))
+            .with_writer_properties(writer_properties())
+            .with_commit_properties(CommitProperties::default().with_max_retries(50))
+            .await
+            .map_err(self.failed("cluster"))?;
+        self.delta = delta;
+        self.seal_merged().await?;
         deltalake::checkpoints::create_checkpoint(&self.delta, None)
             .await
             .map_err(self.failed("checkpoint"))?;

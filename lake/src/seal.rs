@@ -1,19 +1,20 @@
 //! Digests of what is stored, so that a changed bit is found wherever it lies.
 //!
 //! Each data file's SHA-256 stands in the commit that adds it, as the tag [`TAG`]; the digest of a
-//! table's log up to a version goes into a manifest. Files that a merge wrote have no tag: what they
-//! hold is checked row by row.
+//! table's log up to a version goes into a manifest. Files that a merge wrote get theirs in the commit
+//! after it.
 
 use std::collections::BTreeMap;
 
 use deltalake::kernel::{Action, Add};
 use deltalake::logstore::get_actions;
+use deltalake::protocol::SaveMode;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use schemas::merkle::{self, Hash};
 
-use crate::{LakeError, Result, Table};
+use crate::{Appended, LakeError, Result, Table};
 
 /// Name of the tag of a file's digest, in lower-case hexadecimal.
 pub const TAG: &str = "rumledger.sha256";
@@ -30,6 +31,10 @@ pub struct FilesChecked {
     pub unsealed: u64,
     /// The first that differs, by its path, and how.
     pub damaged: Option<(String, String)>,
+}
+
+fn tag_of(add: &Add) -> Option<String> {
+    add.tags.as_ref()?.get(TAG).cloned().flatten()
 }
 
 impl Table {
@@ -52,23 +57,8 @@ impl Table {
     /// # Errors
     /// If the store fails, or the log cannot be read.
     pub async fn check_files(&self) -> Result<FilesChecked> {
-        let mut files: BTreeMap<String, Option<String>> = BTreeMap::new();
-        for version in 0..=self.version() {
-            for action in get_actions(version, &self.log_entry(version).await?)
-                .map_err(self.failed("read"))?
-            {
-                match action {
-                    Action::Add(add) => {
-                        let tag = add.tags.and_then(|tags| tags.get(TAG).cloned().flatten());
-                        files.insert(add.path, tag);
-                    }
-                    Action::Remove(remove) => {
-                        files.remove(&remove.path);
-                    }
-                    _ => {}
-                }
-            }
-        }
+        let files: Vec<(String, Option<String>)> =
+            self.adds().await?.into_values().map(|add| (add.path.clone(), tag_of(&add))).collect();
         let mut checked = FilesChecked::default();
         let store = self.delta.object_store();
         let digests = futures::stream::iter(files).map(|(path, tag)| {
@@ -100,6 +90,45 @@ impl Table {
             }
         }
         Ok(checked)
+    }
+
+    /// Gives the files that have none the tags of their digests, in a commit of its own.
+    pub(crate) async fn seal_merged(&mut self) -> Result<()> {
+        loop {
+            let mut adds: Vec<Add> =
+                self.adds().await?.into_values().filter(|add| tag_of(add).is_none()).collect();
+            if adds.is_empty() {
+                return Ok(());
+            }
+            self.seal(&mut adds).await?;
+            // The same files again: no row comes or goes.
+            let actions =
+                adds.into_iter().map(|add| Action::Add(Add { data_change: false, ..add }));
+            match self.commit(actions.collect(), &[], SaveMode::Append).await? {
+                Appended::Committed(_) => return Ok(()),
+                Appended::Stale | Appended::Overtaken => self.refresh().await?,
+            }
+        }
+    }
+
+    /// The files of the loaded version by their paths, as their commits add them.
+    async fn adds(&self) -> Result<BTreeMap<String, Add>> {
+        let mut files: BTreeMap<String, Add> = BTreeMap::new();
+        for version in 0..=self.version() {
+            let entry = self.log_entry(version).await?;
+            for action in get_actions(version, &entry).map_err(self.failed("read"))? {
+                match action {
+                    Action::Add(add) => {
+                        files.insert(add.path.clone(), add);
+                    }
+                    Action::Remove(remove) => {
+                        files.remove(&remove.path);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// A digest of the table's log from its first commit up to a version.

@@ -298,7 +298,7 @@ impl Table {
         Ok(Written { adds })
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &mut self,
         actions: Vec<Action>,
         offsets: &[(String, i64)],

@@ -15,12 +15,29 @@ use crate::output::{self, Rows};
 const TABLES: [&str; 4] =
     [schemas::journal::TABLE, schemas::ledger::TABLE, "book", schemas::trust::TABLE];
 
-pub fn optimize(target_mb: u64, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+pub fn optimize(
+    target_mb: u64,
+    cluster: bool,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
     let target = NonZeroU64::new(target_mb << 20).context("a size above 0")?;
     let mut rows = Vec::new();
     for name in TABLES {
         let Some(mut table) = runtime.block_on(lake.table(name))? else { continue };
+        if cluster && name == schemas::journal::TABLE {
+            let accepted = (schemas::journal::PARTITION_COLUMN, "accepted");
+            let done = runtime
+                .block_on(table.cluster(accepted, "udi_serial", target))
+                .context("the journal is as it was")?;
+            rows.push(vec![
+                "journal, accepted".to_owned(),
+                done.files_removed.to_string(),
+                done.files_added.to_string(),
+                done.version.to_string(),
+            ]);
+        }
         let done = runtime
             .block_on(table.optimize(target))
             .with_context(|| format!("table {name} is as it was, or merged in part"))?;

@@ -44,8 +44,8 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
             ingest::files(&paths, signature_policy, collector, config, runtime)
         }
         Command::Ingest(IngestCommand::Kafka(args)) => stream::run(&args, config),
-        Command::Lake(LakeCommand::Optimize { target_mb }) => {
-            lake::optimize(target_mb, config, runtime)
+        Command::Lake(LakeCommand::Optimize { target_mb, cluster }) => {
+            lake::optimize(target_mb, cluster, config, runtime)
         }
         Command::Lake(LakeCommand::Vacuum { keep_hours, dry_run }) => {
             lake::vacuum(keep_hours, dry_run, config, runtime)

@@ -393,6 +393,14 @@ pub fn journal_layout() -> lake::Layout {
     lake::Layout {
         schema: journal::SCHEMA.clone(),
         partition_columns: &[journal::PARTITION_COLUMN],
-        statistics: &["received_at", "usage_start", "usage_end", "reason", "partition", "offset"],
+        statistics: &[
+            "received_at",
+            "usage_start",
+            "usage_end",
+            "reason",
+            "partition",
+            "offset",
+            "udi_serial",
+        ],
     }
 }

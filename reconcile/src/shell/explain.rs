@@ -92,11 +92,7 @@ pub async fn explain(lake: &Lake, line_id: &str) -> Result<Explained> {
     explain_line(lake, &table, line).await
 }
 
-/// As [`explain`], of a line that was read already.
-///
-/// # Errors
-/// As [`explain`].
-pub async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Explained> {
+async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Explained> {
     let mut earlier = ledger::lines(Some(table), "service_period", line.service_period).await?;
     earlier.retain(|other| {
         other.key == line.key
@@ -112,6 +108,22 @@ pub async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Expl
         posted_at: posting.posted_at,
     };
     let snapshot = Snapshot::of_run(lake, table, &run).await?;
+    // What is kept now is found faster than what was kept then: it may be clustered since. If it comes to
+    // the same evidence, by the roots of the line, it is the same.
+    let newest = lake.table(journal::TABLE).await?;
+    if let Some(newest) = newest.filter(|t| Some(t.version()) != posting.journal_version) {
+        let now = Snapshot { journal: Some(newest), ..snapshot.clone() };
+        let explained = explain_by(&now, line.clone(), earlier.clone()).await?;
+        if explained.holds() {
+            return Ok(explained);
+        }
+    }
+    explain_by(&snapshot, line, earlier).await
+}
+
+/// Explains a line from a snapshot.
+async fn explain_by(snapshot: &Snapshot, line: Line, earlier: Vec<Line>) -> Result<Explained> {
+    let pool = &line.key.pool;
     let book = &snapshot.book.book;
     let reference = Reference::new(book);
     let vanished = |line, earlier| Explained {
@@ -122,7 +134,7 @@ pub async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Expl
         purchased_entry: NOTHING_PURCHASED.to_owned(),
         reports: Vec::new(),
     };
-    let ChargeKey { smart_account, virtual_account, pool, subscription_id, item, .. } = &line.key;
+    let ChargeKey { smart_account, virtual_account, subscription_id, item, .. } = &line.key;
     let Some(account) = reference.account(smart_account, virtual_account) else {
         return Ok(vanished(line, earlier));
     };
@@ -178,7 +190,7 @@ pub async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Expl
         pieces,
     };
     let plan = segment.plan.unwrap_or_default();
-    let reports = place(&snapshot, counted, segment.span).await?;
+    let reports = place(snapshot, counted, segment.span).await?;
     Ok(Explained {
         terms_entry: terms_entry(price, plan, segment.span, month),
         purchased_entry: purchased_entry(&purchases, segment.span),

@@ -24,6 +24,7 @@ use crate::engine::{self, Evidence};
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
 /// What a run reads, all of one moment.
+#[derive(Clone)]
 pub struct Snapshot {
     pub journal: Option<Table>,
     pub ledger: Option<Table>,
