@@ -219,6 +219,7 @@ fn timeline(c: &mut Criterion) {
     let (tag, subscription) = (names.text("tag"), names.text(""));
     let facts: Vec<ReportFacts> = (0..1488)
         .map(|report_id| ReportFacts {
+            payload_sha256: schemas::merkle::Hash::default(),
             report_id,
             pi,
             tag,

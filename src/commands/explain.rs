@@ -98,6 +98,7 @@ fn target_json(target: &ExplainedTarget, line: &Line) -> Value {
         "amount": money(target.amount, line),
         "measure": target.measure.as_str(),
         "tier_mode": target.price.tier_mode.as_str(),
+        "package_size": target.price.package_size.map(|size| size.normalize().to_string()),
         "price_plan": line.price_plan,
         "segment": [rfc3339(target.segment.start), rfc3339(target.segment.end)],
         "month": [rfc3339(target.month.start), rfc3339(target.month.end)],
@@ -202,6 +203,9 @@ fn table(explained: &Explained, judging: &Judging) -> String {
         target.measure.as_str(),
         target.price.tier_mode.as_str()
     ));
+    if let Some(size) = target.price.package_size {
+        say(&format!("  packages       of {}", size.normalize()));
+    }
     for tier in &target.tiers {
         say(&format!(
             "  tier           {} x {} = {}",

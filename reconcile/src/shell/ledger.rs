@@ -204,9 +204,9 @@ pub async fn pinned_versions(table: &Table) -> Result<Vec<Versions>> {
 /// that it has.
 pub fn chain(lines: &mut [Line], before: &[Line], run: &Run) {
     let last = before.iter().filter_map(|line| line.posting.as_ref()).max_by_key(|p| p.sequence);
-    let mut sequence = last.map_or(0, |posting| posting.sequence + 1);
+    let first = last.map_or(0, |posting| posting.sequence + 1);
     let mut link: Hash = last.and_then(|p| p.chain.parse().ok()).unwrap_or_default();
-    for line in lines {
+    for (sequence, line) in (first..).zip(lines.iter_mut()) {
         line.posting = Some(Posting {
             sequence,
             posted_at: run.posted_at,
@@ -220,7 +220,6 @@ pub fn chain(lines: &mut [Line], before: &[Line], run: &Run) {
         if let Some(posting) = &mut line.posting {
             posting.chain = link.to_string();
         }
-        sequence += 1;
     }
 }
 
