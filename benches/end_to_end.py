@@ -8,7 +8,10 @@ Needs `cargo build --release` and `cargo build --release -p benches`.
 """
 
 import argparse
+import csv
 import os
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -241,7 +244,71 @@ def reconcile(options, table):
               f"{1000 * median(nothing):.0f} ms against {1000 * median(full):.0f} ms", f"{spread(nothing):.0f}%")
 
 
-PARTS = {f.__name__: f for f in (verify, broker, cores, redelivery, garbage, decades, footprint, reconcile)}
+def many_accounts(folder, book):
+    """The fleet's book with an account for every ten devices, instead of six in all."""
+    def rows(name):
+        with open(folder / "book" / f"{name}.csv", encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def write(name, all_rows):
+        with open(book / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, all_rows[0].keys())
+            writer.writeheader()
+            writer.writerows(all_rows)
+
+    def of(row, ten):
+        return {**row, "smart_account": f"{ten}.{row['smart_account']}"}
+
+    book.mkdir()
+    devices = rows("devices")
+    first = min(int(d["udi_serial"]) for d in devices if d["udi_serial"].isdigit()) // 10
+    ten_of = {d["udi_serial"]: int(d["udi_serial"]) // 10 - first for d in devices}
+    tens = sorted(set(ten_of.values()))
+    templates = rows("accounts")
+    write("devices", [of(d, ten_of[d["udi_serial"]]) for d in devices])
+    write("accounts", [of(templates[ten % 6], ten) for ten in tens])
+    for name, column, small in (("subscriptions", "committed_quantity", "6"), ("purchases", "quantity", "4")):
+        by_account = {}
+        for row in rows(name):
+            by_account.setdefault((row["smart_account"], row["virtual_account"]), []).append(row)
+        write(name, [
+            {**of(row, ten), column: small if row[column] else ""}
+            for ten in tens
+            for row in by_account[(templates[ten % 6]["smart_account"], templates[ten % 6]["virtual_account"])]
+        ])
+    for name in ("catalog", "prices", "trust_codes"):
+        shutil.copy(folder / "book" / f"{name}.csv", book)
+
+
+def explain(options, table):
+    """From a line to its reports, on a lake of two measurements a report and an account for ten devices."""
+    reports = 5_000_000 if options.large else 500_000
+    folder = month_fleet(reports)
+    with Place() as place:
+        book, lake = place / "book", place / "lake"
+        many_accounts(folder, book)
+        rumledger(lake, "book", "import", book)
+        ran = rumledger(lake, "ingest", "files", folder / "reports")
+        print(f"ingest: {ran.wall:.0f} s, {ran.cpu / reports * 1e6:.1f} us CPU a report, {ran.peak:.0f} MiB", flush=True)
+        ran = rumledger(lake, "reconcile", "--period", "2026-10")
+        print(f"reconcile: {ran.wall:.1f} s, {ran.peak:.0f} MiB", flush=True)
+        lines = rumledger(lake, "statement", "--period", "2026-10", "--format", "csv").out.splitlines()[1:]
+        chosen = random.Random(1).sample([line.split(",")[0] for line in lines], 200)
+        for name in ("as it came", "clustered"):
+            if name == "clustered":
+                ran = rumledger(lake, "lake", "optimize", "--cluster")
+                print(f"cluster: {ran.wall:.0f} s, {ran.peak:.0f} MiB", flush=True)
+            times = []
+            for line in chosen if name == "clustered" else chosen[:20]:
+                ran = rumledger(lake, "explain", line, "--format", "json")
+                assert f'"line_id": "{line}"' in ran.out
+                times.append(1000 * ran.wall)
+            times.sort()
+            table.add(f"explain, {2 * reports:,} measurements, {len(lines):,} lines, {name}", "", "p99 200 ms",
+                      f"p50 {median(times):.0f} ms, p99 {times[len(times) * 99 // 100]:.0f} ms", "")
+
+
+PARTS = {f.__name__: f for f in (verify, broker, cores, redelivery, garbage, decades, footprint, reconcile, explain)}
 
 
 def main():

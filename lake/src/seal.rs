@@ -20,7 +20,7 @@ use crate::{Appended, LakeError, Result, Table};
 pub const TAG: &str = "rumledger.sha256";
 
 /// Files that are read at once.
-const FILES_TOGETHER: usize = 4;
+const FILES_TOGETHER: usize = 2;
 
 /// What became of a check of the files of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
