@@ -152,9 +152,25 @@ impl Evidence {
     /// # Errors
     /// If the journal cannot be read.
     pub async fn prepare(journal_table: Option<&Table>, book: &Book) -> Result<Evidence> {
+        let mut groups = Groups::new(alone(book));
+        if let Some(table) = journal_table {
+            groups = read_groups(table, None, groups).await?;
+        }
+        Evidence::of_groups(journal_table, groups, book).await
+    }
+
+    /// As [`Evidence::prepare`], with groups that are known.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn of_groups(
+        journal_table: Option<&Table>,
+        groups: Groups,
+        book: &Book,
+    ) -> Result<Evidence> {
         let session = session()?;
         register(&session, "journal", journal_table, &journal::SCHEMA).await?;
-        let groups = read_groups(&session, book).await?.finish().into_iter().collect();
+        let groups = groups.finish().into_iter().collect();
         let grouped = book.catalog.iter().filter(|c| !c.equivalence.is_empty());
         let items = grouped.map(|c| (c.tag.clone(), c.equivalence.clone())).collect();
         let lookup = Arc::new(Lookup { groups, items });
@@ -344,25 +360,38 @@ fn months_of(batches: &[RecordBatch]) -> Result<BTreeSet<Period>> {
     Ok(months)
 }
 
-async fn read_groups(session: &SessionContext, book: &Book) -> Result<Groups> {
-    let alone: HashSet<Udi> = book
-        .devices
-        .iter()
-        .filter(|d| d.managed_by == ManagedBy::Vmanage)
-        .map(|d| d.udi.clone())
-        .collect();
-    let mut groups = Groups::new(alone);
+/// PIs that belong to no group.
+pub(crate) fn alone(book: &Book) -> HashSet<Udi> {
+    let struck = book.devices.iter().filter(|d| d.managed_by == ManagedBy::Vmanage);
+    struck.map(|d| d.udi.clone()).collect()
+}
+
+/// Joins what accepted reports of the journal name together, or those of some of its files.
+pub(crate) async fn read_groups(
+    journal_table: &Table,
+    files: Option<Vec<String>>,
+    mut groups: Groups,
+) -> Result<Groups> {
+    let session = session()?;
+    match files {
+        Some(files) if files.is_empty() => return Ok(groups),
+        Some(files) => {
+            let provider = journal_table.provider_of_files(&session, files).await?;
+            session.register_table("journal", provider)?;
+        }
+        None => register(&session, "journal", Some(journal_table), &journal::SCHEMA).await?,
+    }
     let mut rows = session.sql(include_str!("sql/ha_groups.sql")).await?.execute_stream().await?;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         let (pids, serials) = (text(batch.column(0))?, text(batch.column(1))?);
         let lists: &ListArray = batch.column(2).as_list();
+        let members = lists.values().as_struct();
+        let (member_pids, member_serials) = (text(members.column(0))?, text(members.column(1))?);
+        let place = |i: i32| usize::try_from(i).unwrap_or(0);
         for i in 0..batch.num_rows() {
-            let members = lists.value(i);
-            let members = members.as_struct();
-            let (member_pids, member_serials) =
-                (text(members.column(0))?, text(members.column(1))?);
-            let udis: Vec<Udi> = (0..members.len())
+            let offsets = lists.value_offsets();
+            let udis: Vec<Udi> = (place(offsets[i])..place(offsets[i + 1]))
                 .map(|j| Udi::new(member_pids.value(j), member_serials.value(j)))
                 .collect();
             groups.join(&Udi::new(pids.value(i), serials.value(i)), &udis);

@@ -28,7 +28,8 @@ fn fetch(
     runtime: &Runtime,
 ) -> Result<(Explained, Judging), Failure> {
     let lake = super::open_lake(config)?;
-    let explained = match runtime.block_on(explain(&lake, line_id)) {
+    let cache_dir = lake.cache_dir(&config.cache_dir);
+    let explained = match runtime.block_on(explain(&lake, &cache_dir, line_id)) {
         Err(error @ ReconcileError::NoLine(_)) => return Err(Failure::Failed(error.into())),
         other => other.with_context(|| format!("cannot explain {line_id}"))?,
     };

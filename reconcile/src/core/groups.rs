@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use schemas::udi::Udi;
 
 /// Groups under construction: a union-find over the UDIs that some `ha_udi` names.
+#[derive(Clone)]
 pub struct Groups {
     /// PIs under vManage: struck from every `ha_udi`, each its own group (R2.6).
     alone: HashSet<Udi>,

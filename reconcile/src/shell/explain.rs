@@ -1,6 +1,7 @@
 //! From a ledger line down to the signed reports under it, as its run saw them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
@@ -13,6 +14,7 @@ use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
+use super::groups::groups_of;
 use super::ledger::{self, Run, Versions};
 use super::run::{Snapshot, usage_of};
 use crate::ReconcileError;
@@ -21,6 +23,7 @@ use crate::core::charge::{pieces, purchased, segments};
 use crate::core::evidence::{
     InForce, NO_TERMS, NOTHING_PURCHASED, Roots, Stretch, purchased_entry, terms_entry,
 };
+use crate::core::groups::Groups;
 use crate::core::measure::{MeasurePart, Piece, clip, measure, measure_parts};
 use crate::core::rate::{self, TierPart, tier_parts};
 use crate::core::reference::Reference;
@@ -85,14 +88,19 @@ pub struct ExplainedReport {
 ///
 /// # Errors
 /// If the lake has no such line, or does not hold those versions any more.
-pub async fn explain(lake: &Lake, line_id: &str) -> Result<Explained> {
+pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Explained> {
     let no_line = || ReconcileError::NoLine(line_id.to_owned());
     let table = lake.table(schemas::ledger::TABLE).await?.ok_or_else(no_line)?;
     let line = ledger::line(&table, line_id).await?;
-    explain_line(lake, &table, line).await
+    explain_line(lake, cache_dir, &table, line).await
 }
 
-async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Explained> {
+async fn explain_line(
+    lake: &Lake,
+    cache_dir: &Path,
+    table: &Table,
+    line: Line,
+) -> Result<Explained> {
     let mut earlier = ledger::lines(Some(table), "service_period", line.service_period).await?;
     earlier.retain(|other| {
         other.key == line.key
@@ -113,16 +121,21 @@ async fn explain_line(lake: &Lake, table: &Table, line: Line) -> Result<Explaine
     let newest = lake.table(journal::TABLE).await?;
     if let Some(newest) = newest.filter(|t| Some(t.version()) != posting.journal_version) {
         let now = Snapshot { journal: Some(newest), ..snapshot.clone() };
-        let explained = explain_by(&now, line.clone(), earlier.clone()).await?;
+        let explained = explain_by(&now, cache_dir, line.clone(), earlier.clone()).await?;
         if explained.holds() {
             return Ok(explained);
         }
     }
-    explain_by(&snapshot, line, earlier).await
+    explain_by(&snapshot, cache_dir, line, earlier).await
 }
 
 /// Explains a line from a snapshot.
-async fn explain_by(snapshot: &Snapshot, line: Line, earlier: Vec<Line>) -> Result<Explained> {
+async fn explain_by(
+    snapshot: &Snapshot,
+    cache_dir: &Path,
+    line: Line,
+    earlier: Vec<Line>,
+) -> Result<Explained> {
     let pool = &line.key.pool;
     let book = &snapshot.book.book;
     let reference = Reference::new(book);
@@ -154,7 +167,11 @@ async fn explain_by(snapshot: &Snapshot, line: Line, earlier: Vec<Line>) -> Resu
     let Some((segment, price)) = segment else {
         return Ok(vanished(line, earlier));
     };
-    let evidence = Evidence::prepare(snapshot.journal.as_ref(), book).await?;
+    let groups = match &snapshot.journal {
+        Some(journal) => groups_of(journal, book, cache_dir).await?,
+        None => Groups::new(HashSet::new()),
+    };
+    let evidence = Evidence::of_groups(snapshot.journal.as_ref(), groups, book).await?;
     let evidence = evidence.of_account(book, account).await?;
     let (mut used, _) =
         usage_of(&evidence, &reference, &months, line.service_period, Some(&key)).await?;

@@ -3,6 +3,7 @@
 pub mod close;
 pub mod daily;
 pub mod explain;
+pub mod groups;
 pub mod ledger;
 pub mod memo;
 pub mod prices;

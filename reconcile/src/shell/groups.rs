@@ -1,0 +1,109 @@
+//! The PI groups of the journal, kept beside the lake, so that a question about one account need not read
+//! what every device of all time named.
+//!
+//! A cache like the index: reports only ever add to groups, so what came since is joined to what is kept.
+//! Where it is not of this journal, or the book strikes other PIs, the groups are read anew.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use lake::Table;
+use schemas::book::Book;
+use schemas::merkle;
+use schemas::udi::Udi;
+use serde::{Deserialize, Serialize};
+
+use crate::ReconcileError;
+use crate::core::groups::Groups;
+use crate::engine;
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    rumledger: String,
+    journal: String,
+    version: u64,
+    /// Digest of the PIs that belong to no group (R6.5).
+    alone: String,
+    /// PID and serial of the members of each group.
+    groups: Vec<Vec<(String, String)>>,
+}
+
+/// The groups as the journal has them.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub async fn groups_of(
+    journal: &Table,
+    book: &Book,
+    cache_dir: &Path,
+) -> Result<Groups, ReconcileError> {
+    let path = cache_dir.join("groups.json");
+    let alone = engine::alone(book);
+    let digest = digest_of(&alone);
+    let kept = std::fs::read(&path).ok();
+    let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+    let id = journal.id()?;
+    let fits = |kept: &Kept| {
+        kept.rumledger == env!("CARGO_PKG_VERSION") && kept.journal == id && kept.alone == digest
+    };
+    let kept = kept.filter(fits);
+    // An older version is not what is kept, and not worth keeping.
+    if kept.as_ref().is_some_and(|kept| kept.version > journal.version()) {
+        return engine::read_groups(journal, None, Groups::new(alone)).await;
+    }
+    let mut groups = Groups::new(alone);
+    let since = kept.as_ref().map(|kept| kept.version);
+    let changes = match since {
+        Some(version) => journal.changes_since(version).await?,
+        None => None,
+    };
+    let files = match (kept, changes) {
+        (Some(kept), Some(changes)) => {
+            for members in kept.groups {
+                let members: Vec<Udi> =
+                    members.iter().map(|(pid, serial)| Udi::new(pid, serial)).collect();
+                if let Some((first, rest)) = members.split_first() {
+                    groups.join(first, rest);
+                }
+            }
+            Some(changes.added)
+        }
+        _ => None,
+    };
+    let groups = engine::read_groups(journal, files, groups).await?;
+    if since != Some(journal.version()) {
+        keep(&path, id, journal.version(), digest, &groups);
+    }
+    Ok(groups)
+}
+
+fn digest_of(alone: &HashSet<Udi>) -> String {
+    let mut names: Vec<String> = alone.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    merkle::digest(names.join("\n").as_bytes()).to_string()
+}
+
+/// That it cannot be kept costs the next one its time, and nothing else.
+fn keep(path: &Path, journal: String, version: u64, alone: String, groups: &Groups) {
+    let mut by_number: std::collections::BTreeMap<u64, Vec<(String, String)>> = Default::default();
+    for (udi, number) in groups.clone().finish() {
+        by_number.entry(number).or_default().push((udi.pid, udi.serial));
+    }
+    let kept = Kept {
+        rumledger: env!("CARGO_PKG_VERSION").to_owned(),
+        journal,
+        version,
+        alone,
+        groups: by_number.into_values().collect(),
+    };
+    let write = serde_json::to_vec(&kept).map_err(std::io::Error::other).and_then(|bytes| {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        // Under its name it is whole: two may be written at the same moment.
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        std::fs::write(&temporary, bytes)?;
+        std::fs::rename(&temporary, path)
+    });
+    if let Err(error) = write {
+        tracing::debug!(%error, path = %path.display(), "the groups are not kept");
+    }
+}
