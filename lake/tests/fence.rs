@@ -151,14 +151,16 @@ async fn files_are_merged_while_others_append() {
         );
     }
     let (mut upkeep, reader) = (one.clone(), one.clone());
-    // The writer does not know of the merge yet.
+    // The writer does not know of the merge yet, nor of the commit that seals what was merged.
     let merged = upkeep.optimize(NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
     assert_eq!((merged.files_removed, merged.files_added), (12, 1));
     assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Stale);
     one.refresh().await.unwrap();
-    assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Committed(14));
+    assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Committed(15));
     let all: Vec<i64> = (0..13).collect();
     assert_eq!(numbers(&one).await, all);
+    let checked = one.check_files().await.unwrap();
+    assert_eq!((checked.sealed, checked.unsealed, checked.damaged), (2, 0, None));
     // What is merged is not new; what was new before it was merged is in the merged file.
     assert_eq!(one.changes_since(13).await.unwrap().unwrap().added.len(), 1);
     assert_eq!(one.changes_since(12).await.unwrap().unwrap().added.len(), 1);
