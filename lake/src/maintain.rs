@@ -8,8 +8,8 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::transaction::CommitProperties;
-use deltalake::operations::optimize::OptimizeType;
-use deltalake::{DeltaTableError, FilterOp, FilterValue};
+use deltalake::operations::optimize::{Metrics, OptimizeType};
+use deltalake::{DeltaTable, DeltaTableError, FilterOp, FilterValue};
 
 use crate::table::writer_properties;
 use crate::{LakeError, Result, Table};
@@ -50,16 +50,7 @@ impl Table {
             .with_commit_properties(CommitProperties::default().with_max_retries(50))
             .await
             .map_err(self.failed("optimize"))?;
-        self.delta = delta;
-        self.seal_merged().await?;
-        deltalake::checkpoints::create_checkpoint(&self.delta, None)
-            .await
-            .map_err(self.failed("checkpoint"))?;
-        Ok(Optimized {
-            files_added: metrics.num_files_added,
-            files_removed: metrics.num_files_removed,
-            version: self.version(),
-        })
+        self.merged(delta, &metrics).await
     }
 
     /// Writes the rows of one partition anew, in the order of a column, so that whoever asks for some values
@@ -95,6 +86,11 @@ impl Table {
             .with_commit_properties(CommitProperties::default().with_max_retries(50))
             .await
             .map_err(self.failed("cluster"))?;
+        self.merged(delta, &metrics).await
+    }
+
+    /// Ends a merge: digests for what it wrote, and a checkpoint.
+    async fn merged(&mut self, delta: DeltaTable, metrics: &Metrics) -> Result<Optimized> {
         self.delta = delta;
         self.seal_merged().await?;
         deltalake::checkpoints::create_checkpoint(&self.delta, None)

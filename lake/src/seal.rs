@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use deltalake::kernel::{Action, Add};
-use deltalake::logstore::get_actions;
+use deltalake::logstore::{ObjectStoreRef, get_actions};
 use deltalake::protocol::SaveMode;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
@@ -33,6 +33,12 @@ pub struct FilesChecked {
     pub damaged: Option<(String, String)>,
 }
 
+/// The SHA-256 of a file's bytes.
+async fn digest_at(store: &ObjectStoreRef, path: &str) -> object_store::Result<String> {
+    let bytes = store.get(&Path::parse(path)?).await?.bytes().await?;
+    Ok(merkle::digest(&bytes).to_string())
+}
+
 fn tag_of(add: &Add) -> Option<String> {
     add.tags.as_ref()?.get(TAG).cloned().flatten()
 }
@@ -42,11 +48,8 @@ impl Table {
     pub(crate) async fn seal(&self, adds: &mut [Add]) -> Result<()> {
         let store = self.delta.object_store();
         for add in adds {
-            let path =
-                Path::parse(&add.path).map_err(|e| LakeError::store(self.name(), e.into()))?;
-            let failed = |e| LakeError::store(self.name(), e);
-            let bytes = store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
-            let digest = merkle::digest(&bytes).to_string();
+            let digest = digest_at(&store, &add.path).await;
+            let digest = digest.map_err(|e| LakeError::store(self.name(), e))?;
             add.tags.get_or_insert_default().insert(TAG.to_owned(), Some(digest));
         }
         Ok(())
@@ -64,9 +67,8 @@ impl Table {
         let digests = futures::stream::iter(files).map(|(path, tag)| {
             let store = store.clone();
             async move {
-                let location = Path::parse(&path).map_err(object_store::Error::from)?;
-                let digest = match store.get(&location).await {
-                    Ok(got) => Ok(merkle::digest(&got.bytes().await?).to_string()),
+                let digest = match digest_at(&store, &path).await {
+                    Ok(digest) => Ok(digest),
                     Err(object_store::Error::NotFound { .. }) => Err("it is not there"),
                     Err(error) => return Err(error),
                 };

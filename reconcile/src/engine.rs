@@ -1,5 +1,7 @@
 //! Set work in DataFusion over pinned versions: groups, claims, months, and the tables for SQL.
 
+mod groups;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +18,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{Expr, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::Table;
-use schemas::book::{Book, ManagedBy};
+use schemas::book::Book;
 use schemas::merkle::Hash;
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
@@ -27,6 +29,8 @@ use crate::ReconcileError;
 use crate::core::claims::{Claims, Group, Number, Part};
 use crate::core::groups::Groups;
 use crate::core::timeline::{Claim, ReportFacts};
+
+pub(crate) use groups::{alone, read_groups};
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
@@ -114,6 +118,7 @@ const CLAIMS_MAX: usize = 24 << 20;
 const PARTS_MAX: u64 = 4096;
 
 /// The journal at one version, with the book's groups and items, ready to be asked for claims.
+#[derive(Clone)]
 pub struct Evidence {
     session: SessionContext,
     lookup: Arc<Lookup>,
@@ -358,46 +363,6 @@ fn months_of(batches: &[RecordBatch]) -> Result<BTreeSet<Period>> {
         }
     }
     Ok(months)
-}
-
-/// PIs that belong to no group.
-pub(crate) fn alone(book: &Book) -> HashSet<Udi> {
-    let struck = book.devices.iter().filter(|d| d.managed_by == ManagedBy::Vmanage);
-    struck.map(|d| d.udi.clone()).collect()
-}
-
-/// Joins what accepted reports of the journal name together, or those of some of its files.
-pub(crate) async fn read_groups(
-    journal_table: &Table,
-    files: Option<Vec<String>>,
-    mut groups: Groups,
-) -> Result<Groups> {
-    let session = session()?;
-    match files {
-        Some(files) if files.is_empty() => return Ok(groups),
-        Some(files) => {
-            let provider = journal_table.provider_of_files(&session, files).await?;
-            session.register_table("journal", provider)?;
-        }
-        None => register(&session, "journal", Some(journal_table), &journal::SCHEMA).await?,
-    }
-    let mut rows = session.sql(include_str!("sql/ha_groups.sql")).await?.execute_stream().await?;
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        let (pids, serials) = (text(batch.column(0))?, text(batch.column(1))?);
-        let lists: &ListArray = batch.column(2).as_list();
-        let members = lists.values().as_struct();
-        let (member_pids, member_serials) = (text(members.column(0))?, text(members.column(1))?);
-        let place = |i: i32| usize::try_from(i).unwrap_or(0);
-        for i in 0..batch.num_rows() {
-            let offsets = lists.value_offsets();
-            let udis: Vec<Udi> = (place(offsets[i])..place(offsets[i + 1]))
-                .map(|j| Udi::new(member_pids.value(j), member_serials.value(j)))
-                .collect();
-            groups.join(&Udi::new(pids.value(i), serials.value(i)), &udis);
-        }
-    }
-    Ok(groups)
 }
 
 fn moment(seconds: EpochSeconds) -> ScalarValue {

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::journal::timestamp;
 use crate::merkle::{self, Hash};
 use crate::period::{EpochSeconds, Period, rfc3339};
-use crate::quantity::{AMOUNT_SCALE, QUANTITY_SCALE, amount_text, decimal_text, minor_digits};
+use crate::quantity::{QUANTITY_SCALE, decimal_text, divide_half_even, money_text};
 
 /// Name of the Delta table.
 pub const TABLE: &str = "ledger";
@@ -165,6 +165,33 @@ pub const RECORD_COLUMNS: [&str; 14] = [
     "scope",
 ];
 
+/// How much of what usage was charged verified reports back, over lines: amounts taken without their signs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedShare {
+    /// Sum of |amount| · share.
+    verified: i128,
+    /// Sum of |amount|.
+    of: i128,
+}
+
+impl VerifiedShare {
+    /// Takes in a line; commitments are not of usage.
+    pub fn add(&mut self, line: &Line) {
+        if line.key.charge == Charge::Usage {
+            let amount = line.amount.abs();
+            self.verified += amount.saturating_mul(line.verified_share.unwrap_or(0));
+            self.of += amount;
+        }
+    }
+
+    /// 6 places, half to even; `None` where nothing was charged.
+    #[must_use]
+    pub fn text(self) -> Option<String> {
+        let share = divide_half_even(self.verified, self.of)?;
+        Some(decimal_text(share, QUANTITY_SCALE))
+    }
+}
+
 /// The columns of a statement, in the order of contract 4.
 pub const STATEMENT_COLUMNS: [&str; 21] = [
     "line_id",
@@ -212,7 +239,7 @@ impl Line {
             quantity(self.consumed),
             quantity(self.purchased),
             quantity(self.quantity),
-            amount_text(self.amount, minor_digits(&self.currency).unwrap_or(AMOUNT_SCALE)),
+            money_text(self.amount, &self.currency),
             self.currency.clone(),
             self.price_plan.clone(),
             self.verified_share.map(quantity).unwrap_or_default(),
@@ -226,12 +253,11 @@ impl Line {
     pub fn record(&self) -> Option<BTreeMap<&'static str, String>> {
         let posting = self.posting.as_ref()?;
         let version = |v: Option<u64>| v.map(|v| v.to_string()).unwrap_or_default();
-        let digits = minor_digits(&self.currency).unwrap_or(AMOUNT_SCALE);
         let more = [
             rfc3339(self.segment_end),
             self.lines_before.to_string(),
             decimal_text(self.quantity_before, QUANTITY_SCALE),
-            amount_text(self.amount_before, digits),
+            money_text(self.amount_before, &self.currency),
             self.cause.clone(),
             self.usage_root.clone(),
             self.terms_leaf.clone(),

@@ -44,6 +44,13 @@ pub fn amount_text(amount: i128, minor_digits: u8) -> String {
     decimal_text(amount / 10i128.pow(u32::from(AMOUNT_SCALE - scale)), scale)
 }
 
+/// Writes an amount with the places of its currency, by its code; of one that ISO 4217 does not know, with
+/// all that are held.
+#[must_use]
+pub fn money_text(amount: i128, currency: &str) -> String {
+    amount_text(amount, minor_digits(currency).unwrap_or(AMOUNT_SCALE))
+}
+
 /// The number of decimal places of a currency's minor unit, or `None` if ISO 4217 does not know it.
 #[must_use]
 pub fn minor_digits(currency: &str) -> Option<u8> {

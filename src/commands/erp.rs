@@ -1,11 +1,11 @@
 //! `export ledger`: the lines of a period in double entry, for an ERP.
 
 use anyhow::{Context as _, anyhow};
-use reconcile::shell::run;
+use reconcile::shell::ledger::lines;
 use schemas::book::GlAccount;
 use schemas::ledger::Line;
 use schemas::period::{Period, rfc3339};
-use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
+use schemas::quantity::money_text;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, Outcome};
@@ -30,9 +30,9 @@ const COLUMNS: [&str; 13] = [
 
 pub fn ledger(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let snapshot = super::snapshot(config, runtime)?;
-    let lake = super::open_lake(config)?;
-    let lines =
-        runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
+    let lines = runtime
+        .block_on(lines(snapshot.ledger.as_ref(), "posted_period", period))
+        .context("cannot read the ledger")?;
     let accounts = &snapshot.book.book.gl_accounts;
     let rows = lines.iter().map(|line| entry(line, accounts)).collect::<anyhow::Result<_>>()?;
     output::rows(
@@ -64,7 +64,6 @@ fn entry(line: &Line, accounts: &[GlAccount]) -> anyhow::Result<Vec<String>> {
     } else {
         (&account.debit_account, &account.credit_account)
     };
-    let digits = minor_digits(&line.currency).unwrap_or(AMOUNT_SCALE);
     let posted_at = line.posting.as_ref().map(|p| rfc3339(p.posted_at)).unwrap_or_default();
     Ok(vec![
         line.line_id.clone(),
@@ -72,7 +71,7 @@ fn entry(line: &Line, accounts: &[GlAccount]) -> anyhow::Result<Vec<String>> {
         posted_at,
         debit.clone(),
         credit.clone(),
-        amount_text(line.amount.abs(), digits),
+        money_text(line.amount.abs(), &line.currency),
         line.currency.clone(),
         line.customer.clone(),
         line.key.smart_account.clone(),

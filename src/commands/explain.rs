@@ -11,13 +11,14 @@ use reconcile::shell::ledger as lines;
 use schemas::ledger::{Line, STATEMENT_COLUMNS};
 use schemas::merkle::{self, Hash};
 use schemas::period::rfc3339;
-use schemas::quantity::{AMOUNT_SCALE, QUANTITY_SCALE, amount_text, decimal_text, minor_digits};
+use schemas::quantity::{QUANTITY_SCALE, decimal_text, money_text};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, Format, Outcome};
 use crate::config::Config;
 use crate::output;
+use crate::statement::short;
 
 /// Reports that a table shows; JSON has all.
 const REPORTS_SHOWN_MAX: usize = 50;
@@ -52,16 +53,11 @@ pub fn run(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome,
 }
 
 fn money(amount: i128, line: &Line) -> String {
-    amount_text(amount, minor_digits(&line.currency).unwrap_or(AMOUNT_SCALE))
+    money_text(amount, &line.currency)
 }
 
 fn quantity(value: i128) -> String {
     decimal_text(value, QUANTITY_SCALE)
-}
-
-/// A quantity without the zeros at its end.
-fn short(value: i128) -> String {
-    quantity(value).trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The exact product of a tier, 18 places, without the zeros at its end.
@@ -279,16 +275,15 @@ pub fn proof(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcom
     let (explained, judging) = fetch(line_id, config, runtime)?;
     let lake = super::open_lake(config)?;
     let line = &explained.line;
-    let (mut all, manifest) = runtime.block_on(async {
+    let (all, manifest) = runtime.block_on(async {
         let table = lake.table(schemas::ledger::TABLE).await?;
-        let all = lines::lines(table.as_ref(), "posted_period", line.posted_period).await?;
+        let all = lines::posted_into(table.as_ref(), line.posted_period).await?;
         let manifest = match &table {
             Some(table) => lines::manifest(table, line.posted_period).await?,
             None => None,
         };
         anyhow::Ok((all, manifest))
     })?;
-    all.sort_by_key(|line| line.posting.as_ref().map(|p| p.sequence));
     let leaves: Vec<Hash> = all.iter().filter_map(Line::leaf).collect();
     let index = all.iter().position(|other| other.line_id == line.line_id);
     let path = index.and_then(|index| merkle::path(&leaves, index));

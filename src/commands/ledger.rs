@@ -11,7 +11,7 @@ use reconcile::shell::run::{self, EXCEPTION_COLUMNS, ExceptionRow};
 use schemas::book::AccountId;
 use schemas::ledger::{Line, STATEMENT_COLUMNS};
 use schemas::period::Period;
-use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
+use schemas::quantity::money_text;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, Format, Outcome};
@@ -237,7 +237,7 @@ pub fn print_exceptions(exceptions: &[ExceptionRow], format: Format) -> anyhow::
                 .map(|e| {
                     let mut cells = e.cells().to_vec();
                     if format == Format::Table {
-                        cells[4] = tag_name(&e.entitlement).to_owned();
+                        cells[4] = statement::tag_name(&e.entitlement).to_owned();
                     }
                     cells
                 })
@@ -279,7 +279,7 @@ pub fn print_lines(lines: &[Line], config: &Config) -> anyhow::Result<()> {
     )?;
     if config.format == Format::Table {
         for (currency, (count, total)) in totals(lines) {
-            let total = amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE));
+            let total = money_text(total, currency);
             output::text(&format!("total {currency} {total} ({count} lines)"))?;
         }
     }
@@ -296,22 +296,11 @@ fn totals(lines: &[Line]) -> BTreeMap<&str, (usize, i128)> {
     totals
 }
 
-/// The name within an entitlement tag: what a person calls it.
-fn tag_name(tag: &str) -> &str {
-    let name = tag.split_once(".com.cisco.").map_or(tag, |(_, rest)| rest);
-    if name == tag { tag } else { name.split(',').next().unwrap_or(tag) }
-}
-
 /// For a screen: names instead of tags, quantities without trailing zeros.
 fn shorten(cells: &mut [String]) {
     for (column, cell) in STATEMENT_COLUMNS.iter().zip(cells) {
         match *column {
-            "entitlement" => {
-                if let Some(rest) = cell.split_once(".com.cisco.").map(|(_, rest)| rest.to_owned())
-                {
-                    *cell = rest.split(',').next().unwrap_or_default().to_owned();
-                }
-            }
+            "entitlement" => *cell = statement::tag_name(cell).to_owned(),
             "consumed" | "purchased" | "quantity" => {
                 *cell = cell.trim_end_matches('0').trim_end_matches('.').to_owned();
             }

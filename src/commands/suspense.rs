@@ -24,7 +24,7 @@ use schemas::book::AccountId;
 use schemas::disposition::Reason;
 use schemas::journal;
 use schemas::period::{EpochSeconds, rfc3339};
-use schemas::quantity::{AMOUNT_SCALE, amount_text, minor_digits};
+use schemas::quantity::money_text;
 use schemas::udi::Udi;
 use tokio::runtime::Runtime;
 
@@ -240,10 +240,7 @@ fn money(amounts: &Amounts) -> String {
     }
     let texts: Vec<String> = totals
         .into_iter()
-        .map(|(currency, total)| {
-            let digits = minor_digits(currency).unwrap_or(AMOUNT_SCALE);
-            format!("{currency} {}", amount_text(total, digits))
-        })
+        .map(|(currency, total)| format!("{currency} {}", money_text(total, currency)))
         .collect();
     texts.join(", ")
 }

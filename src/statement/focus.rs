@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use schemas::book::{Account, Book};
 use schemas::ledger::{Charge, Kind, Line};
 use schemas::period::{Period, rfc3339};
-use schemas::quantity::{QUANTITY_SCALE, decimal_text};
+use schemas::quantity::{QUANTITY_SCALE, decimal_text, money_text};
 
-use super::{money, unit};
+use super::unit;
 
 /// Who the parties of a bill are, as FOCUS names them.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ pub fn write(
 }
 
 fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties) -> String {
-    let amount = || money(line.amount, &line.currency);
+    let amount = || money_text(line.amount, &line.currency);
     let quantity = |value| decimal_text(value, QUANTITY_SCALE);
     let is_usage = line.key.charge == Charge::Usage;
     match column {

@@ -11,10 +11,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use rust_decimal::Decimal;
-use schemas::ledger::{Charge, Line};
-use schemas::quantity::{
-    AMOUNT_SCALE, QUANTITY_SCALE, amount_text, decimal_text, divide_half_even, minor_digits,
-};
+use schemas::ledger::{Line, VerifiedShare};
+use schemas::quantity::{QUANTITY_SCALE, decimal_text};
 
 /// Puts a file in its place, whole or not at all.
 pub fn put(out: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -31,27 +29,20 @@ pub fn put(out: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 pub struct Total {
     pub lines: usize,
     pub amount: i128,
-    /// Sums of |amount| · share, and of |amount|, over lines of usage.
-    verified: i128,
-    of: i128,
+    verified: VerifiedShare,
 }
 
 impl Total {
     fn add(&mut self, line: &Line) {
         self.lines += 1;
         self.amount += line.amount;
-        if line.key.charge == Charge::Usage {
-            self.verified += line.amount.abs().saturating_mul(line.verified_share.unwrap_or(0));
-            self.of += line.amount.abs();
-        }
+        self.verified.add(line);
     }
 
     /// The part of what usage was charged that verified reports back; blank where nothing was.
     #[must_use]
     pub fn verified_share(&self) -> String {
-        divide_half_even(self.verified, self.of)
-            .map(|share| decimal_text(share, QUANTITY_SCALE))
-            .unwrap_or_default()
+        self.verified.text().unwrap_or_default()
     }
 }
 
@@ -70,9 +61,11 @@ pub fn customers(lines: &[Line]) -> BTreeSet<&str> {
     lines.iter().map(|line| line.customer.as_str()).collect()
 }
 
+/// The name within an entitlement tag: what a person calls it.
 #[must_use]
-pub fn money(amount: i128, currency: &str) -> String {
-    amount_text(amount, minor_digits(currency).unwrap_or(AMOUNT_SCALE))
+pub fn tag_name(tag: &str) -> &str {
+    let name = tag.split_once(".com.cisco.").map_or(tag, |(_, rest)| rest);
+    if name == tag { tag } else { name.split(',').next().unwrap_or(tag) }
 }
 
 /// A quantity without the zeros at its end.

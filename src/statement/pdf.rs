@@ -6,11 +6,12 @@ use anyhow::anyhow;
 use reconcile::shell::daily::Day;
 use schemas::ledger::{Kind, Line};
 use schemas::period::Period;
+use schemas::quantity::money_text;
 use serde_json::{Value, json};
 use typst_as_lib::TypstEngine;
 use typst_as_lib::typst_kit_options::TypstKitFontOptions;
 
-use super::{customers, money, short, totals, unit};
+use super::{customers, short, tag_name, totals, unit};
 
 const TEMPLATE: &str = include_str!("statement.typ");
 
@@ -48,7 +49,7 @@ fn of_customer(customer: &str, lines: &[Line], days: Option<&Vec<Day>>) -> Value
     let of_currency = totals(&owned).into_iter().map(|((_, currency), total)| {
         json!({
             "currency": currency,
-            "amount": money(total.amount, &currency),
+            "amount": money_text(total.amount, &currency),
             "lines": total.lines,
             "verified": percent(&total.verified_share()),
         })
@@ -56,7 +57,7 @@ fn of_customer(customer: &str, lines: &[Line], days: Option<&Vec<Day>>) -> Value
     let row = |line: &&Line| {
         json!({
             "account": format!("{}/{}", line.key.smart_account, line.key.virtual_account),
-            "item": name(&line.key.item),
+            "item": tag_name(&line.key.item),
             "subscription": line.key.subscription_id,
             "charge": line.key.charge.as_str(),
             "kind": match line.kind {
@@ -67,7 +68,7 @@ fn of_customer(customer: &str, lines: &[Line], days: Option<&Vec<Day>>) -> Value
             "purchased": short(line.purchased),
             "quantity": short(line.quantity),
             "unit": unit(line),
-            "amount": format!("{} {}", line.currency, money(line.amount, &line.currency)),
+            "amount": format!("{} {}", line.currency, money_text(line.amount, &line.currency)),
             "line": line.line_id,
         })
     };
@@ -95,10 +96,4 @@ fn percent(share: &str) -> String {
 /// The chart is drawn, not computed with: what does not fit is drawn as the most that does.
 fn clamp(licenses: i128) -> i64 {
     i64::try_from(licenses).unwrap_or(i64::MAX)
-}
-
-/// The name within an entitlement tag.
-fn name(tag: &str) -> &str {
-    let name = tag.split_once(".com.cisco.").map_or(tag, |(_, rest)| rest);
-    if name == tag { tag } else { name.split(',').next().unwrap_or(tag) }
 }

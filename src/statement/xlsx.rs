@@ -4,8 +4,9 @@ use reconcile::shell::run::{EXCEPTION_COLUMNS, ExceptionRow};
 use rust_xlsxwriter::{DocProperties, ExcelDateTime, Format, FormatAlign, Workbook, Worksheet};
 use schemas::ledger::{Kind, Line, STATEMENT_COLUMNS};
 use schemas::period::Period;
+use schemas::quantity::money_text;
 
-use super::{money, spreadsheet_number, totals};
+use super::{spreadsheet_number, totals};
 
 const NUMBERS: &[&str] =
     &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds", "lines"];
@@ -33,8 +34,8 @@ pub fn write(
         let (customer, currency) = key;
         let cells = [
             total.lines.to_string(),
-            money(total.amount, &currency),
-            money(adjusted, &currency),
+            money_text(total.amount, &currency),
+            money_text(adjusted, &currency),
             share,
         ];
         [customer, currency].into_iter().chain(cells).collect()

@@ -1,7 +1,9 @@
 //! What is kept, looked at again: the journal's columns against the bytes beside them, and signatures.
 
+use std::sync::Arc;
+
 use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
-use arrow::compute::cast;
+use arrow::datatypes::Schema;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -15,7 +17,7 @@ use schemas::udi::Udi;
 
 use super::mediation::{Decoded, Judging, arrivals_of, decode_one};
 use super::rows::{Row, Rows};
-use super::takeup::TakeUpError;
+use super::takeup::{TakeUpError, in_types_of, unread};
 use crate::core::decode::decode;
 use crate::core::keyring::TrustFact;
 use crate::core::mediate::{Checked, Rules, check_signature, signed_parts};
@@ -74,28 +76,17 @@ pub async fn recheck(
     let rules = Rules { policy: SignaturePolicy::Accept, ..judging.rules.clone() };
     let judging = &Judging { rules, ..judging.clone() };
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-    let unread = |e| TakeUpError::Read(Box::new(e));
     let provider = journal.provider(&session).await?;
     // The names of the table, in the order of the schema; an earlier lake may lack the last ones.
     let held = provider.schema();
-    let names: Vec<&str> = SCHEMA
-        .fields()
-        .iter()
-        .map(|f| f.name().as_str())
-        .filter(|name| held.index_of(name).is_ok())
-        .collect();
+    let fields = SCHEMA.fields().iter().filter(|f| held.index_of(f.name()).is_ok()).cloned();
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     let rows = session.read_table(provider).and_then(|rows| rows.select_columns(&names));
     let mut rows = rows.map_err(unread)?.execute_stream().await.map_err(unread)?;
     let mut checked = Rechecked::default();
     while let Some(batch) = rows.next().await {
-        let batch = batch.map_err(unread)?;
-        let columns: Vec<ArrayRef> = batch
-            .columns()
-            .iter()
-            .zip(&names)
-            .map(|(column, name)| cast(column, SCHEMA.field_with_name(name)?.data_type()))
-            .collect::<Result<_, _>>()?;
-        let batch = RecordBatch::try_from_iter(names.iter().copied().zip(columns))?;
+        let batch = in_types_of(&schema, &batch.map_err(unread)?)?;
         checked.difference = recheck_rows(&batch, judging, &mut checked)?;
         progress(checked.reports);
         if checked.difference.is_some() {

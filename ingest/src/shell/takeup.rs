@@ -233,12 +233,15 @@ async fn rows_of(journal: &Table, files: &[String]) -> Result<DataFrame> {
     session.read_table(provider).and_then(|rows| rows.select_columns(&names)).map_err(unread)
 }
 
-fn unread(error: datafusion::error::DataFusionError) -> TakeUpError {
+pub(super) fn unread(error: datafusion::error::DataFusionError) -> TakeUpError {
     TakeUpError::Read(Box::new(error))
 }
 
 /// A reader may give texts and bytes in another layout (views, dictionaries).
-fn in_types_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub(super) fn in_types_of(
+    schema: &SchemaRef,
+    batch: &RecordBatch,
+) -> Result<RecordBatch, ArrowError> {
     let columns = schema
         .fields()
         .iter()

@@ -8,12 +8,10 @@ use arrow::datatypes::{DataType, Int64Type};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use lake::{Appended, Lake, Table};
 use schemas::journal;
-use schemas::ledger::{Charge, Line};
+use schemas::ledger::{Line, VerifiedShare};
 use schemas::merkle::{self, Hash};
 use schemas::period::{EpochSeconds, Period, rfc3339};
-use schemas::quantity::{
-    AMOUNT_SCALE, QUANTITY_SCALE, amount_text, decimal_text, divide_half_even, minor_digits,
-};
+use schemas::quantity::money_text;
 use serde_json::{Map, Value, json};
 
 use super::ledger;
@@ -138,9 +136,8 @@ pub async fn manifest_of(
     closed_at: EpochSeconds,
 ) -> Result<Map<String, Value>> {
     let before = snapshot.before.unwrap_or(u64::MAX);
-    let mut lines = ledger::lines(snapshot.ledger.as_ref(), "posted_period", period).await?;
+    let mut lines = ledger::posted_into(snapshot.ledger.as_ref(), period).await?;
     lines.retain(|line| line.ledger_version() < before);
-    lines.sort_by_key(|line| line.posting.as_ref().map(|p| p.sequence));
     let leaves: Vec<Hash> = lines.iter().filter_map(Line::leaf).collect();
     let head = lines.last().and_then(|line| line.posting.as_ref()).map(|p| p.chain.clone());
     let versions = snapshot.versions();
@@ -182,26 +179,18 @@ fn totals(lines: &[Line]) -> BTreeMap<&str, String> {
     for line in lines {
         *totals.entry(&line.currency).or_default() += line.amount;
     }
-    let text = |(currency, total)| {
-        (currency, amount_text(total, minor_digits(currency).unwrap_or(AMOUNT_SCALE)))
-    };
+    let text = |(currency, total)| (currency, money_text(total, currency));
     totals.into_iter().map(text).collect()
 }
 
-/// By currency: the part of what usage was charged that verified reports back, amounts taken without
-/// their signs; 6 places, half to even.
+/// By currency: the part of what usage was charged that verified reports back.
 fn verified_shares(lines: &[Line]) -> BTreeMap<&str, String> {
-    let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
-    for line in lines.iter().filter(|line| line.key.charge == Charge::Usage) {
-        let amount = line.amount.abs();
-        let sum = sums.entry(&line.currency).or_default();
-        sum.0 += amount.saturating_mul(line.verified_share.unwrap_or(0));
-        sum.1 += amount;
+    let mut shares: BTreeMap<&str, VerifiedShare> = BTreeMap::new();
+    for line in lines {
+        shares.entry(&line.currency).or_default().add(line);
     }
-    let share = |(currency, (verified, all))| {
-        divide_half_even(verified, all).map(|share| (currency, decimal_text(share, QUANTITY_SCALE)))
-    };
-    sums.into_iter().filter_map(share).collect()
+    let text = |(currency, share): (_, VerifiedShare)| Some((currency, share.text()?));
+    shares.into_iter().filter_map(text).collect()
 }
 
 /// The hashes of the prices of each plan that a line names, as the book of the close has them.

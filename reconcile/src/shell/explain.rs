@@ -15,7 +15,7 @@ use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
 use super::groups::groups_of;
-use super::ledger::{self, Run, Versions};
+use super::ledger::{self, Run};
 use super::run::{Snapshot, usage_of};
 use crate::ReconcileError;
 use crate::core::attribute::{CountedReport, KeyUsage, UsageKey, compact};
@@ -109,13 +109,7 @@ async fn explain_line(
     });
     let posting =
         line.posting.clone().ok_or_else(|| ReconcileError::NoLine(line.line_id.clone()))?;
-    let run = Run {
-        versions: Versions { journal: posting.journal_version, book: posting.book_version },
-        ledger_version: posting.ledger_version,
-        scope: posting.scope,
-        posted_at: posting.posted_at,
-    };
-    let snapshot = Snapshot::of_run(lake, table, &run).await?;
+    let snapshot = Snapshot::of_run(lake, table, &Run::of(&posting)).await?;
     // What is kept now is found faster than what was kept then: it may be clustered since. If it comes to
     // the same evidence, by the roots of the line, it is the same.
     let newest = lake.table(journal::TABLE).await?;

@@ -13,6 +13,7 @@ use schemas::merkle;
 use schemas::udi::Udi;
 use serde::{Deserialize, Serialize};
 
+use super::memo;
 use crate::ReconcileError;
 use crate::core::groups::Groups;
 use crate::engine;
@@ -96,14 +97,7 @@ fn keep(path: &Path, journal: String, version: u64, alone: String, groups: &Grou
         alone,
         groups: by_number.into_values().collect(),
     };
-    let write = serde_json::to_vec(&kept).map_err(std::io::Error::other).and_then(|bytes| {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        // Under its name it is whole: two may be written at the same moment.
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        std::fs::write(&temporary, bytes)?;
-        std::fs::rename(&temporary, path)
-    });
-    if let Err(error) = write {
+    if let Err(error) = memo::put(path, &kept) {
         tracing::debug!(%error, path = %path.display(), "the groups are not kept");
     }
 }

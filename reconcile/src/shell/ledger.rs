@@ -41,6 +41,19 @@ pub struct Run {
     pub posted_at: EpochSeconds,
 }
 
+impl Run {
+    /// The run that posted a line.
+    #[must_use]
+    pub fn of(posting: &Posting) -> Run {
+        Run {
+            versions: Versions { journal: posting.journal_version, book: posting.book_version },
+            ledger_version: posting.ledger_version,
+            scope: posting.scope.clone(),
+            posted_at: posting.posted_at,
+        }
+    }
+}
+
 /// Opens the ledger, making it if it is not there.
 ///
 /// # Errors
@@ -73,13 +86,29 @@ pub async fn lines(table: Option<&Table>, column: &str, period: Period) -> Resul
     lines_where(table, col(column).eq(lit(period.to_string()))).await
 }
 
-/// The lines that a version of the ledger came with.
+/// The lines of a posted period, as its chain has them.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn posted_into(table: Option<&Table>, period: Period) -> Result<Vec<Line>> {
+    let mut lines = lines(table, "posted_period", period).await?;
+    lines.sort_by_key(sequence);
+    Ok(lines)
+}
+
+fn sequence(line: &Line) -> Option<u64> {
+    line.posting.as_ref().map(|posting| posting.sequence)
+}
+
+/// The lines that a version of the ledger came with, as their chain has them.
 ///
 /// # Errors
 /// If the ledger cannot be read.
 pub async fn lines_of_version(table: &Table, version: u64) -> Result<Vec<Line>> {
     let version = i64::try_from(version).unwrap_or(i64::MAX);
-    lines_where(table, col("ledger_version").eq(lit(version))).await
+    let mut lines = lines_where(table, col("ledger_version").eq(lit(version))).await?;
+    lines.sort_by_key(sequence);
+    Ok(lines)
 }
 
 /// One line, by its id.

@@ -113,14 +113,7 @@ pub fn keep(
         exceptions: exceptions.iter().map(StoredException::of).collect(),
     };
     let path = path(cache_dir, period);
-    let kept = serde_json::to_vec(&memo).map_err(std::io::Error::other).and_then(|bytes| {
-        std::fs::create_dir_all(path.parent().unwrap_or(cache_dir))?;
-        // Under its name it is whole: two runs may end at the same moment.
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        std::fs::write(&temporary, bytes)?;
-        std::fs::rename(&temporary, &path)
-    });
-    if let Err(error) = kept {
+    if let Err(error) = put(&path, &memo) {
         tracing::debug!(%error, path = %path.display(), "what the run found is not kept");
     }
 }
@@ -148,6 +141,15 @@ impl StoredException {
             entitlement: self.entitlement,
         })
     }
+}
+
+/// Puts a cache in its place. Under its name it is whole: two may be written at the same moment.
+pub(super) fn put(path: &Path, kept: &impl Serialize) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(kept).map_err(std::io::Error::other)?;
+    std::fs::create_dir_all(path.parent().unwrap_or(path))?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
 }
 
 /// Every change of a zone's offset that can bear on a period: bare dates of the book may lie long

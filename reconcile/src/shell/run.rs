@@ -313,19 +313,13 @@ pub struct Reproduced {
 /// # Errors
 /// If that version is no run's, or the lake cannot be read.
 pub async fn reproduce(lake: &Lake, ledger: &Table, ledger_version: u64) -> Result<Reproduced> {
-    let mut posted = ledger::lines_of_version(ledger, ledger_version).await?;
-    posted.sort_by_key(|line| line.posting.as_ref().map(|p| p.sequence));
+    let posted = ledger::lines_of_version(ledger, ledger_version).await?;
     let run = posted.first().and_then(|line| Some((line, line.posting.as_ref()?)));
     let Some((first, posting)) = run else {
         return Err(ReconcileError::NoRun(ledger_version));
     };
     let service_period = first.service_period;
-    let run = Run {
-        versions: Versions { journal: posting.journal_version, book: posting.book_version },
-        ledger_version,
-        scope: posting.scope.clone(),
-        posted_at: posting.posted_at,
-    };
+    let run = Run::of(posting);
     let account: Option<AccountId> = if run.scope.is_empty() {
         None
     } else {

@@ -33,7 +33,7 @@ pub async fn would_bill(
     if let Some(running) = Period::containing(now, &jiff::tz::TimeZone::UTC) {
         months.retain(|month| *month <= running);
     }
-    let with = Evidence::prepare(journal, &snapshot.book.book).await?.with_suspended(which.clone());
+    let with = as_it_is.clone().with_suspended(which.clone());
     let mut amounts = Amounts::new();
     for period in months {
         let (now, then) = (

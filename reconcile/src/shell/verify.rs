@@ -57,8 +57,7 @@ pub async fn periods(table: &Table) -> Result<BTreeSet<Period>> {
 /// # Errors
 /// If the lake cannot be read, or does not hold a pinned version any more.
 pub async fn verify_period(lake: &Lake, table: &Table, period: Period) -> Result<PeriodVerified> {
-    let mut lines = ledger::lines(Some(table), "posted_period", period).await?;
-    lines.sort_by_key(|line| line.posting.as_ref().map(|p| p.sequence));
+    let lines = ledger::posted_into(Some(table), period).await?;
     let mut verified = PeriodVerified { lines: lines.len(), ..PeriodVerified::default() };
     verified.difference = chain_difference(&lines);
     let versions: BTreeSet<u64> = lines.iter().map(Line::ledger_version).collect();
@@ -120,12 +119,8 @@ fn run_difference(run: &Reproduced) -> Option<Difference> {
             }
         }
     }
-    let longer = run.posted.len().max(run.again.len());
-    let extra = run.posted.iter().chain(&run.again).nth(if run.again.len() == longer {
-        run.posted.len() * 2
-    } else {
-        run.again.len()
-    });
+    let common = run.posted.len().min(run.again.len());
+    let extra = run.posted.get(common).or(run.again.get(common));
     let place = format!(
         "lines of {}{}",
         run.service_period,
