@@ -1,7 +1,6 @@
 //! `explain`, `export proof`: from a ledger line down to the signed reports under it.
 
-use ::ingest::shell::mediation::Judging;
-use ::ingest::shell::recheck::{SignedReport, signed_report};
+use ::ingest::shell::recheck::{Kept, SignedReport, signed_reports};
 use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,11 +22,19 @@ use crate::statement::short;
 /// Reports that a table shows; JSON has all.
 const REPORTS_SHOWN_MAX: usize = 50;
 
-fn fetch(
-    line_id: &str,
-    config: &Config,
-    runtime: &Runtime,
-) -> Result<(Explained, Judging), Failure> {
+/// A line with what is under it, and the signature of each of its reports where it was verified.
+struct Found {
+    explained: Explained,
+    signed: Vec<Option<SignedReport>>,
+}
+
+impl Found {
+    fn reports(&self) -> impl Iterator<Item = (&ExplainedReport, Option<&SignedReport>)> {
+        self.explained.reports.iter().zip(self.signed.iter().map(Option::as_ref))
+    }
+}
+
+fn fetch(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Found, Failure> {
     let lake = super::open_lake(config)?;
     let cache_dir = lake.cache_dir(&config.cache_dir);
     let explained = match runtime.block_on(explain(&lake, &cache_dir, line_id)) {
@@ -39,15 +46,26 @@ fn fetch(
             "what is stored does not come to line {line_id}; `rumledger verify` names the first difference"
         )));
     }
-    Ok((explained, super::judging(&lake, config, runtime)?))
+    let kept: Vec<Kept<'_>> = explained
+        .reports
+        .iter()
+        .map(|report| Kept { raw: &report.raw, received_at: report.received_at })
+        .collect();
+    let (limits, rules) = (&config.limits.report, &config.rules);
+    let signed = signed_reports(&lake, &explained.book, &kept, limits, rules);
+    let mut signed = runtime.block_on(signed).context("cannot look at the signatures again")?;
+    for (report, signed) in explained.reports.iter().zip(&mut signed) {
+        signed.take_if(|_| !report.verified);
+    }
+    Ok(Found { explained, signed })
 }
 
 pub fn run(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
-    let (explained, judging) = fetch(line_id, config, runtime)?;
+    let found = fetch(line_id, config, runtime)?;
     if config.format == Format::Table {
-        output::text(&table(&explained, &judging))?;
+        output::text(&table(&found))?;
     } else {
-        output::text(&serde_json::to_string_pretty(&as_json(&explained, &judging))?)?;
+        output::text(&serde_json::to_string_pretty(&as_json(&found))?)?;
     }
     Ok(Outcome::Done)
 }
@@ -69,21 +87,17 @@ fn exact(text: &str) -> String {
     format!("{sign}{}", number.trim_end_matches('0').trim_end_matches('.'))
 }
 
-fn signed_by(report: &ExplainedReport, judging: &Judging) -> Option<SignedReport> {
-    report.verified.then(|| signed_report(&report.raw, report.received_at, judging)).flatten()
-}
-
-fn as_json(explained: &Explained, judging: &Judging) -> Value {
+fn as_json(found: &Found) -> Value {
+    let explained = &found.explained;
     let line = &explained.line;
     json!({
         "line": line.record(),
         "earlier_lines": explained.earlier.iter().map(Line::record).collect::<Vec<_>>(),
         "target": explained.target.as_ref().map(|target| target_json(target, line)),
         "posted_before": { "quantity": quantity(line.quantity_before), "amount": money(line.amount_before, line) },
-        "reports": explained
-            .reports
-            .iter()
-            .map(|report| report_json(report, judging))
+        "reports": found
+            .reports()
+            .map(|(report, signed)| report_json(report, signed))
             .collect::<Vec<_>>(),
         "entries": { "terms": explained.terms_entry, "purchased": explained.purchased_entry },
     })
@@ -124,8 +138,7 @@ fn target_json(target: &ExplainedTarget, line: &Line) -> Value {
     })
 }
 
-fn report_json(report: &ExplainedReport, judging: &Judging) -> Value {
-    let signed = signed_by(report, judging);
+fn report_json(report: &ExplainedReport, signed: Option<&SignedReport>) -> Value {
     json!({
         "udi_pid": report.udi.pid,
         "udi_serial": report.udi.serial,
@@ -161,7 +174,8 @@ fn report_json(report: &ExplainedReport, judging: &Judging) -> Value {
 }
 
 /// For a person: the way from the amount down.
-fn table(explained: &Explained, judging: &Judging) -> String {
+fn table(found: &Found) -> String {
+    let explained = &found.explained;
     let line = &explained.line;
     let mut text = String::new();
     let mut say = |what: &str| {
@@ -233,10 +247,9 @@ fn table(explained: &Explained, judging: &Judging) -> String {
         ));
     }
     say(&format!("reports          {} count", explained.reports.len()));
-    for report in explained.reports.iter().take(REPORTS_SHOWN_MAX) {
-        let signed = signed_by(report, judging);
+    for (report, signed) in found.reports().take(REPORTS_SHOWN_MAX) {
         let trust = signed.map_or_else(String::new, |signed| {
-            let code = signed.trust_code;
+            let code = &signed.trust_code;
             format!(
                 " by the {} trust code of {} from {}",
                 code.algorithm.as_str(),
@@ -272,7 +285,8 @@ fn table(explained: &Explained, judging: &Judging) -> String {
 
 /// Writes everything that it takes to check a line without rumledger.
 pub fn proof(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
-    let (explained, judging) = fetch(line_id, config, runtime)?;
+    let found = fetch(line_id, config, runtime)?;
+    let explained = &found.explained;
     let lake = super::open_lake(config)?;
     let line = &explained.line;
     let (all, manifest) = runtime.block_on(async {
@@ -304,15 +318,14 @@ pub fn proof(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcom
         "manifest": manifest,
         "terms": explained.terms_entry,
         "purchased": explained.purchased_entry,
-        "reports": explained.reports.iter().map(|report| {
-            let signed = signed_by(report, &judging);
+        "reports": found.reports().map(|(report, signed)| {
             json!({
                 "entry": report.entry(),
-                "payload": signed.as_ref().map(|s| String::from_utf8_lossy(&s.payload).into_owned()),
-                "signature": signed.as_ref().map(|s| &s.signature),
-                "signer": signed.as_ref().map(|s| s.signer.to_string()),
-                "algorithm": signed.as_ref().map(|s| s.trust_code.algorithm.as_str()),
-                "public_key": signed.as_ref().map(|s| &s.trust_code.public_key),
+                "payload": signed.map(|s| String::from_utf8_lossy(&s.payload).into_owned()),
+                "signature": signed.map(|s| &s.signature),
+                "signer": signed.map(|s| s.signer.to_string()),
+                "algorithm": signed.map(|s| s.trust_code.algorithm.as_str()),
+                "public_key": signed.map(|s| &s.trust_code.public_key),
             })
         }).collect::<Vec<_>>(),
     });

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt as _;
-use lake::Table;
+use lake::{Lake, LakeError, StoredBook, Table};
 use rayon::prelude::*;
 use schemas::disposition::{Disposition, Reason, SignaturePolicy, SignatureStatus};
 use schemas::journal::SCHEMA;
@@ -18,10 +18,11 @@ use schemas::udi::Udi;
 use super::mediation::{Decoded, Judging, arrivals_of, decode_one};
 use super::rows::{Row, Rows};
 use super::takeup::{TakeUpError, in_types_of, unread};
-use crate::core::decode::decode;
+use super::trust;
+use crate::core::decode::{ReportLimits, decode};
 use crate::core::keyring::TrustFact;
-use crate::core::mediate::{Checked, Rules, check_signature, signed_parts};
-use crate::core::report::{Judged, Readings};
+use crate::core::mediate::{Checked, Rules, SignedParts, check_signature, signed_parts};
+use crate::core::report::{DecodedReport, Judged, Readings};
 
 type Result<T, E = TakeUpError> = std::result::Result<T, E>;
 
@@ -171,20 +172,41 @@ pub struct SignedReport {
     pub trust_code: TrustFact,
 }
 
-/// Looks for the trust code that verifies a report; `None` where none does.
-#[must_use]
-pub fn signed_report(
-    raw: &[u8],
-    received_at: EpochSeconds,
-    judging: &Judging,
-) -> Option<SignedReport> {
-    let report = decode(raw, &judging.limits.report, received_at).ok()?;
-    let parts = signed_parts(&report, &judging.rules)?;
-    let trust_code = judging.keyring.verifying(&parts, &report)?;
-    Some(SignedReport {
-        payload: parts.message.to_vec(),
-        signer: parts.signer.clone(),
-        signature: STANDARD.encode(parts.value.as_deref().unwrap_or_default()),
-        trust_code,
-    })
+/// A report as it is kept.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    pub raw: &'a [u8],
+    pub received_at: EpochSeconds,
+}
+
+/// Looks for the trust code that verifies each of some reports, on all cores; `None` where none does.
+/// `known` is a book that need not be read again if it is the newest.
+///
+/// # Errors
+/// If the trust codes cannot be read.
+pub async fn signed_reports(
+    lake: &Lake,
+    known: &StoredBook,
+    reports: &[Kept<'_>],
+    limits: &ReportLimits,
+    rules: &Rules,
+) -> Result<Vec<Option<SignedReport>>, LakeError> {
+    let decoded: Vec<Option<DecodedReport>> = reports
+        .par_iter()
+        .map(|report| decode(report.raw, limits, report.received_at).ok())
+        .collect();
+    let parts: Vec<Option<SignedParts<'_>>> =
+        decoded.iter().map(|report| signed_parts(report.as_ref()?, rules)).collect();
+    let signers = parts.iter().flatten().map(|parts| parts.signer.clone()).collect();
+    let keyring = trust::keyring_of(lake, &signers, known).await?;
+    let signed = |(report, parts): (&Option<DecodedReport>, &Option<SignedParts<'_>>)| {
+        let (report, parts) = (report.as_ref()?, parts.as_ref()?);
+        Some(SignedReport {
+            payload: parts.message.to_vec(),
+            signer: parts.signer.clone(),
+            signature: STANDARD.encode(parts.value.as_deref().unwrap_or_default()),
+            trust_code: keyring.verifying(parts, report)?,
+        })
+    };
+    Ok(decoded.par_iter().zip(&parts).map(signed).collect())
 }

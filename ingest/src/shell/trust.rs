@@ -6,7 +6,7 @@
 //! before a code was overwritten is still verified with the earlier one (R7.2). A message that is no
 //! trust code is kept as well, with what is wrong with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -17,7 +17,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::StreamExt as _;
-use lake::{Lake, LakeError, Layout, Table, load_book};
+use lake::{Lake, LakeError, Layout, StoredBook, Table, book_version, load_book};
 use schemas::book::{Book, Cells, TrustCode};
 use schemas::period::EpochSeconds;
 use schemas::trust::{SCHEMA, TABLE, columns};
@@ -149,6 +149,29 @@ pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeErr
     let book = load_book(lake, None).await?;
     let received = load(lake).await?;
     Ok((Keyring::new(&[book.book.trust_codes, received].concat()), book.version))
+}
+
+/// As [`load_keyring`], of some devices only; `known` is a book that need not be read again if it is the
+/// newest.
+///
+/// # Errors
+/// As [`load_keyring`].
+pub async fn keyring_of(
+    lake: &Lake,
+    signers: &HashSet<Udi>,
+    known: &StoredBook,
+) -> Result<Keyring, LakeError> {
+    let newer;
+    let book = if book_version(lake).await? == known.version {
+        &known.book
+    } else {
+        newer = load_book(lake, None).await?;
+        &newer.book
+    };
+    let received = load(lake).await?;
+    let all = book.trust_codes.iter().chain(&received);
+    let codes: Vec<TrustCode> = all.filter(|code| signers.contains(&code.udi)).cloned().collect();
+    Ok(Keyring::new(&codes))
 }
 
 /// All trust codes that came, of one device and key the last.

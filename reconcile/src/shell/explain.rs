@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::{col, lit};
-use lake::{Lake, Table};
+use lake::{Lake, StoredBook, Table};
 use schemas::book::{Price, Span};
 use schemas::journal;
 use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
@@ -45,6 +46,8 @@ pub struct Explained {
     /// Reports that count, with the stretches of time in which they do, cut to the segment; in the order
     /// of PI and report id.
     pub reports: Vec<ExplainedReport>,
+    /// The book that the run pinned.
+    pub book: Arc<StoredBook>,
 }
 
 /// What a key should come to, and how.
@@ -101,12 +104,7 @@ async fn explain_line(
     table: &Table,
     line: Line,
 ) -> Result<Explained> {
-    let mut earlier = ledger::lines(Some(table), "service_period", line.service_period).await?;
-    earlier.retain(|other| {
-        other.key == line.key
-            && other.currency == line.currency
-            && other.lines_before < line.lines_before
-    });
+    let earlier = ledger::earlier_lines(table, &line).await?;
     let posting =
         line.posting.clone().ok_or_else(|| ReconcileError::NoLine(line.line_id.clone()))?;
     let snapshot = Snapshot::of_run(lake, table, &Run::of(&posting)).await?;
@@ -134,6 +132,7 @@ async fn explain_by(
     let book = &snapshot.book.book;
     let reference = Reference::new(book);
     let vanished = |line, earlier| Explained {
+        book: Arc::clone(&snapshot.book),
         line,
         earlier,
         target: None,
@@ -207,6 +206,7 @@ async fn explain_by(
         purchased_entry: purchased_entry(&purchases, segment.span),
         target: Some(target),
         reports,
+        book: Arc::clone(&snapshot.book),
         line,
         earlier,
     })

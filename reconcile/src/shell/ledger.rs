@@ -120,6 +120,27 @@ pub async fn line(table: &Table, line_id: &str) -> Result<Line> {
     found.ok_or_else(|| ReconcileError::NoLine(line_id.to_owned()))
 }
 
+/// The lines of the same key that were posted before one, in their order.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn earlier_lines(table: &Table, line: &Line) -> Result<Vec<Line>> {
+    if line.lines_before == 0 {
+        return Ok(Vec::new());
+    }
+    let which = col("service_period")
+        .eq(lit(line.service_period.to_string()))
+        .and(col("smart_account").eq(lit(line.key.smart_account.as_str())))
+        .and(col("virtual_account").eq(lit(line.key.virtual_account.as_str())));
+    let mut lines = lines_where(table, which).await?;
+    lines.retain(|other| {
+        other.key == line.key
+            && other.currency == line.currency
+            && other.lines_before < line.lines_before
+    });
+    Ok(lines)
+}
+
 /// All lines.
 ///
 /// # Errors

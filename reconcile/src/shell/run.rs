@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use lake::{Appended, Lake, StoredBook, Table, load_book};
@@ -29,7 +30,7 @@ pub struct Snapshot {
     pub journal: Option<Table>,
     pub ledger: Option<Table>,
     pub trust_codes: Option<Table>,
-    pub book: StoredBook,
+    pub book: Arc<StoredBook>,
     /// Of the ledger, only what it held before this version.
     pub before: Option<u64>,
 }
@@ -43,7 +44,7 @@ impl Snapshot {
         Ok(Snapshot {
             // The ledger first: whatever is posted after this moment makes this run's commit stale.
             ledger: lake.table(ledger_table::TABLE).await?,
-            book: load_book(lake, None).await?,
+            book: Arc::new(load_book(lake, None).await?),
             trust_codes: lake.table(schemas::trust::TABLE).await?,
             journal: lake.table(journal::TABLE).await?,
             before: None,
@@ -59,8 +60,8 @@ impl Snapshot {
         Ok(Snapshot {
             ledger: Some(ledger.clone()),
             book: match book {
-                Some(version) => load_book(lake, Some(version)).await?,
-                None => StoredBook::default(),
+                Some(version) => Arc::new(load_book(lake, Some(version)).await?),
+                None => Arc::default(),
             },
             trust_codes: None,
             journal: match journal {
