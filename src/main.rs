@@ -13,6 +13,9 @@ use clap::Parser as _;
 
 use cli::{Cli, Failure, Outcome};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, cli::Command::Ingest(_)) {

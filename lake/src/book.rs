@@ -12,13 +12,13 @@ use arrow::array::{
     StringBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{SessionConfig, SessionContext, cast, col};
 use futures::StreamExt as _;
 use schemas::book::{Book, Cells, TABLES};
 
 use crate::{Appended, Lake, LakeError, Layout, Result};
 
-const TABLE: &str = "book";
+pub(crate) const TABLE: &str = "book";
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let cells = Field::new("element", DataType::Utf8, true);
@@ -103,21 +103,26 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
         return Ok(StoredBook::default());
     };
     let failed = |e| LakeError::query(TABLE, e);
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let config = SessionConfig::new().with_repartition_file_min_size(0);
+    let session = SessionContext::new_with_config(config);
     let provider = table.provider(&session).await?;
-    let mut rows =
-        session.read_table(provider).map_err(failed)?.execute_stream().await.map_err(failed)?;
+    // In the types that are taken below: casts, which are work enough to be spread over the cores.
+    let columns = SCHEMA.fields().iter().map(|field| {
+        cast(col(field.name()), field.data_type().clone()).alias(field.name())
+    });
+    let rows = session.read_table(provider).and_then(|rows| rows.select(columns));
+    let mut rows = rows.map_err(failed)?.execute_stream().await.map_err(failed)?;
     let mut cells: BTreeMap<String, Cells> = BTreeMap::new();
     while let Some(batch) = rows.next().await {
         take_rows(&batch.map_err(failed)?, &mut cells)?;
     }
     let import = cells.remove(IMPORT).and_then(|cells| {
-        let (_, row) = cells.rows.into_iter().next()?;
-        let [at, by, corrects] = <[String; 3]>::try_from(row).ok()?;
-        Some(Import { at, by, corrects })
+        let (_, row) = cells.rows().next()?;
+        let cell = |index: usize| row.get(index).map(str::to_owned);
+        Some(Import { at: cell(0)?, by: cell(1)?, corrects: cell(2)? })
     });
     for table in cells.values_mut() {
-        table.rows.sort_by_key(|(line, _)| *line);
+        table.sort_by_line();
     }
     let book = Book::read(&cells).map_err(|errors| {
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
@@ -144,10 +149,10 @@ fn to_rows(cells: &BTreeMap<String, Cells>, import: &Import) -> Result<RecordBat
         true,
     ));
     for spec in TABLES {
-        for (line, row) in cells.get(spec.name).map_or(&[][..], |c| &c.rows) {
+        for (line, row) in cells.get(spec.name).into_iter().flat_map(Cells::rows) {
             files.push(spec.name);
-            lines.push(i64::try_from(*line).unwrap_or(i64::MAX));
-            for cell in row {
+            lines.push(i64::try_from(line).unwrap_or(i64::MAX));
+            for cell in row.iter() {
                 texts.values().append_value(cell);
             }
             texts.append(true);
@@ -168,27 +173,25 @@ fn to_rows(cells: &BTreeMap<String, Cells>, import: &Import) -> Result<RecordBat
 }
 
 fn take_rows(batch: &RecordBatch, cells: &mut BTreeMap<String, Cells>) -> Result<()> {
-    let column = |name: &str, to: &DataType| {
-        let column = batch.column_by_name(name).ok_or_else(|| misfit("a column is missing"))?;
-        arrow::compute::cast(column, to).map_err(|e| misfit(&e.to_string()))
-    };
-    let texts = DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)));
+    let column =
+        |name: &str| batch.column_by_name(name).ok_or_else(|| misfit("a column is missing"));
     let (files, lines, rows) = (
-        column("file", &DataType::Utf8)?,
-        column("line", &DataType::Int64)?,
-        column("cells", &texts)?,
+        column("file")?.as_string::<i32>(),
+        column("line")?.as_primitive::<Int64Type>(),
+        column("cells")?.as_list::<i32>(),
     );
-    let (files, lines, rows) =
-        (files.as_string::<i32>(), lines.as_primitive::<Int64Type>(), rows.as_list::<i32>());
     for i in 0..batch.num_rows() {
         let row = rows.value(i);
-        let row: Vec<String> =
-            row.as_string::<i32>().iter().map(|cell| cell.unwrap_or_default().to_owned()).collect();
+        let row = row.as_string::<i32>().iter().map(Option::unwrap_or_default);
         let line = u64::try_from(lines.value(i)).unwrap_or(0);
         if files.is_null(i) {
             return Err(misfit("a row has no file"));
         }
-        cells.entry(files.value(i).to_owned()).or_default().rows.push((line, row));
+        let file = files.value(i);
+        match cells.get_mut(file) {
+            Some(table) => table.push(line, row),
+            None => cells.entry(file.to_owned()).or_default().push(line, row),
+        }
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl Table {
             .with_target_size(target_bytes)
             // One at a time: a merge holds what it writes in memory.
             .with_max_concurrent_tasks(1)
-            .with_writer_properties(writer_properties())
+            .with_writer_properties(writer_properties(self.row_group_rows()))
             .with_commit_properties(CommitProperties::default().with_max_retries(50))
             .await
             .map_err(self.failed("optimize"))?;
@@ -82,7 +82,7 @@ impl Table {
             .with_target_size(target_bytes)
             .with_max_concurrent_tasks(1)
             .with_session_state(Arc::new(session.state()))
-            .with_writer_properties(writer_properties())
+            .with_writer_properties(writer_properties(self.row_group_rows()))
             .with_commit_properties(CommitProperties::default().with_max_retries(50))
             .await
             .map_err(self.failed("cluster"))?;

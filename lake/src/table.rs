@@ -80,10 +80,10 @@ pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<Struct
 /// Integers and times are written as differences, which makes the files both smaller and faster to
 /// write; everything is compressed by zstd. What is nearly different in every row has no dictionary,
 /// and no smallest and greatest value that anybody would ask for.
-pub(crate) fn writer_properties() -> WriterProperties {
+pub(crate) fn writer_properties(row_group_rows: usize) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(64 * 1024));
+        .set_max_row_group_row_count(Some(row_group_rows));
     for column in ["raw", "context", "payload_sha256"] {
         properties = properties
             .set_column_dictionary_enabled(column.into(), false)
@@ -107,6 +107,11 @@ pub(crate) fn writer_properties() -> WriterProperties {
 impl Table {
     pub(crate) fn new(name: &str, delta: DeltaTable) -> Table {
         Table { name: name.to_owned(), delta }
+    }
+
+    /// A book is read whole, on all cores: a row group is what one core takes.
+    pub(crate) fn row_group_rows(&self) -> usize {
+        if self.name == crate::book::TABLE { 8 * 1024 } else { 64 * 1024 }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -288,7 +293,7 @@ impl Table {
         }
         let mut writer = RecordBatchWriter::for_table(&self.delta)
             .map_err(self.failed("write"))?
-            .with_writer_properties(writer_properties());
+            .with_writer_properties(writer_properties(self.row_group_rows()));
         for batch in rows.iter().filter(|b| b.num_rows() > 0) {
             writer.write(batch.clone()).await.map_err(self.failed("write"))?;
         }

@@ -95,7 +95,10 @@ fn cells(object: &Value) -> Result<Vec<String>, String> {
 
 /// The same checks as of the book's file.
 fn check<'a>(rows: impl Iterator<Item = &'a Vec<String>>) -> Result<Vec<TrustCode>, String> {
-    let cells = Cells { rows: rows.cloned().map(|row| (0, row)).collect() };
+    let mut cells = Cells::default();
+    for row in rows {
+        cells.push(0, row.iter().map(String::as_str));
+    }
     let book = Book::read(&BTreeMap::from([("trust_codes".to_owned(), cells)]));
     match book {
         Ok(book) => Ok(book.trust_codes),

@@ -8,7 +8,7 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::{col, lit};
-use lake::{Lake, StoredBook, Table};
+use lake::{Lake, StoredBook, load_book};
 use schemas::book::{Price, Span};
 use schemas::journal;
 use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
@@ -93,32 +93,35 @@ pub struct ExplainedReport {
 /// If the lake has no such line, or does not hold those versions any more.
 pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Explained> {
     let no_line = || ReconcileError::NoLine(line_id.to_owned());
+    // Most lines stand on the newest book. It is read beside the ledger, on the other core.
+    let (of_book, of_journal) = (lake.clone(), lake.clone());
+    let book = tokio::spawn(async move { load_book(&of_book, None).await });
+    let newest = tokio::spawn(async move { of_journal.table(journal::TABLE).await });
     let table = lake.table(schemas::ledger::TABLE).await?.ok_or_else(no_line)?;
     let line = ledger::line(&table, line_id).await?;
-    explain_line(lake, cache_dir, &table, line).await
-}
-
-async fn explain_line(
-    lake: &Lake,
-    cache_dir: &Path,
-    table: &Table,
-    line: Line,
-) -> Result<Explained> {
-    let earlier = ledger::earlier_lines(table, &line).await?;
+    let earlier = ledger::earlier_lines(&table, &line).await?;
     let posting =
         line.posting.clone().ok_or_else(|| ReconcileError::NoLine(line.line_id.clone()))?;
-    let snapshot = Snapshot::of_run(lake, table, &Run::of(&posting)).await?;
+    let run = Run::of(&posting);
+    let newest = newest.await??;
+    let mut book = book.await??;
+    if book.version != run.versions.book {
+        book = Snapshot::book_of_run(lake, &run).await?;
+    }
+    let book = Arc::new(book);
     // What is kept now is found faster than what was kept then: it may be clustered since. If it comes to
     // the same evidence, by the roots of the line, it is the same.
-    let newest = lake.table(journal::TABLE).await?;
-    if let Some(newest) = newest.filter(|t| Some(t.version()) != posting.journal_version) {
-        let now = Snapshot { journal: Some(newest), ..snapshot.clone() };
+    if let Some(newest) = newest {
+        let is_of_run = Some(newest.version()) == run.versions.journal;
+        let now = Snapshot::for_run(&table, &run, Arc::clone(&book), Some(newest));
         let explained = explain_by(&now, cache_dir, line.clone(), earlier.clone()).await?;
-        if explained.holds() {
+        if is_of_run || explained.holds() {
             return Ok(explained);
         }
     }
-    explain_by(&snapshot, cache_dir, line, earlier).await
+    let journal = Snapshot::journal_of_run(lake, &run).await?;
+    let then = Snapshot::for_run(&table, &run, book, journal);
+    explain_by(&then, cache_dir, line, earlier).await
 }
 
 /// Explains a line from a snapshot.

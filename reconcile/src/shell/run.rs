@@ -56,20 +56,39 @@ impl Snapshot {
     /// # Errors
     /// If the lake cannot be read, or does not hold those versions any more.
     pub async fn of_run(lake: &Lake, ledger: &Table, run: &Run) -> Result<Snapshot> {
-        let Versions { journal, book } = run.versions;
-        Ok(Snapshot {
+        let book = Arc::new(Snapshot::book_of_run(lake, run).await?);
+        let journal = Snapshot::journal_of_run(lake, run).await?;
+        Ok(Snapshot::for_run(ledger, run, book, journal))
+    }
+
+    pub(super) async fn book_of_run(lake: &Lake, run: &Run) -> Result<StoredBook> {
+        match run.versions.book {
+            Some(version) => Ok(load_book(lake, Some(version)).await?),
+            None => Ok(StoredBook::default()),
+        }
+    }
+
+    pub(super) async fn journal_of_run(lake: &Lake, run: &Run) -> Result<Option<Table>> {
+        match run.versions.journal {
+            Some(version) => Ok(lake.table_at(journal::TABLE, version).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Of a run's tables, where they are at hand.
+    pub(super) fn for_run(
+        ledger: &Table,
+        run: &Run,
+        book: Arc<StoredBook>,
+        journal: Option<Table>,
+    ) -> Snapshot {
+        Snapshot {
             ledger: Some(ledger.clone()),
-            book: match book {
-                Some(version) => Arc::new(load_book(lake, Some(version)).await?),
-                None => Arc::default(),
-            },
+            book,
             trust_codes: None,
-            journal: match journal {
-                Some(version) => lake.table_at(journal::TABLE, version).await?,
-                None => None,
-            },
+            journal,
             before: Some(run.ledger_version),
-        })
+        }
     }
 
     pub(super) fn versions(&self) -> Versions {

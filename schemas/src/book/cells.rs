@@ -4,10 +4,63 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::{BookError, TableSpec};
 
-/// The cells of one table, in the order of its spec's columns, each row with its line in the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The cells of one table, in the order of its spec's columns, each row with its line in the file. Their
+/// texts are kept in one piece: a book has a cell for every fact of every device.
+#[derive(Clone, Debug, Default)]
 pub struct Cells {
-    pub rows: Vec<(u64, Vec<String>)>,
+    text: String,
+    /// Where each cell ends in the text; it begins where the one before ends.
+    ends: Vec<usize>,
+    rows: Vec<RowPlace>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RowPlace {
+    line: u64,
+    /// Its first cell, and the one after its last.
+    first: usize,
+    end: usize,
+}
+
+/// The cells of one row.
+#[derive(Clone, Copy)]
+pub struct RowCells<'a> {
+    cells: &'a Cells,
+    place: RowPlace,
+}
+
+impl Cells {
+    pub fn push<'a>(&mut self, line: u64, cells: impl IntoIterator<Item = &'a str>) {
+        let first = self.ends.len();
+        for cell in cells {
+            self.text.push_str(cell);
+            self.ends.push(self.text.len());
+        }
+        self.rows.push(RowPlace { line, first, end: self.ends.len() });
+    }
+
+    pub fn sort_by_line(&mut self) {
+        self.rows.sort_by_key(|row| row.line);
+    }
+
+    /// The rows, each with its line.
+    pub fn rows(&self) -> impl Iterator<Item = (u64, RowCells<'_>)> {
+        self.rows.iter().map(|&place| (place.line, RowCells { cells: self, place }))
+    }
+}
+
+impl<'a> RowCells<'a> {
+    #[must_use]
+    pub fn get(self, index: usize) -> Option<&'a str> {
+        let cell = self.place.first + index;
+        let end = *self.cells.ends.get(cell).filter(|_| cell < self.place.end)?;
+        let start = cell.checked_sub(1).map_or(0, |before| self.cells.ends[before]);
+        self.cells.text.get(start..end)
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        (0..self.place.end - self.place.first).filter_map(move |index| self.get(index))
+    }
 }
 
 /// Largest file of a book.
@@ -64,7 +117,7 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
             continue;
         }
         match row(spec, columns, &record) {
-            Ok(row) => cells.rows.push((line, row)),
+            Ok(row) => cells.push(line, row),
             Err(column) => report(line, column, "not UTF-8".to_owned()),
         }
     }
@@ -99,16 +152,16 @@ fn header(spec: &TableSpec, record: &ByteRecord) -> Result<Vec<usize>, Vec<(Stri
     if problems.is_empty() { Ok(order) } else { Err(problems) }
 }
 
-fn row(
+fn row<'a>(
     spec: &TableSpec,
     order: &[usize],
-    record: &ByteRecord,
-) -> Result<Vec<String>, &'static str> {
+    record: &'a ByteRecord,
+) -> Result<Vec<&'a str>, &'static str> {
     order
         .iter()
         .zip(spec.columns)
         .map(|(&i, &column)| match std::str::from_utf8(&record[i]) {
-            Ok(text) => Ok(text.to_owned()),
+            Ok(text) => Ok(text),
             Err(_) => Err(column),
         })
         .collect()

@@ -41,7 +41,7 @@ pub(super) struct DevicePlace {
 struct Row<'a> {
     spec: &'static TableSpec,
     line: u64,
-    cells: &'a [String],
+    cells: RowCells<'a>,
     errors: &'a mut Vec<BookError>,
     failed: bool,
 }
@@ -60,7 +60,7 @@ impl<'a> Row<'a> {
     /// The text of a column, which may be blank.
     fn text(&self, column: &str) -> &'a str {
         let index = self.spec.columns.iter().position(|c| *c == column);
-        index.and_then(|i| self.cells.get(i)).map_or("", String::as_str)
+        index.and_then(|i| self.cells.get(i)).unwrap_or_default()
     }
 
     fn required(&mut self, column: &str) -> String {
@@ -216,16 +216,46 @@ impl Accounts<'_> {
     }
 }
 
-/// Reads every table. A row that fails is left out of the book, so that later checks see only rows
-/// that can be checked.
+/// Reads every table, the keys beside the rest: there are many, and each has to be parsed. A row that
+/// fails is left out of the book, so that later checks see only rows that can be checked.
 pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>) -> (Book, Places) {
+    let mut of_keys = Vec::new();
+    let ((mut book, places), trust_codes) = rayon::join(
+        || read_all_but_keys(cells, errors),
+        || {
+            let mut trust_codes = Vec::new();
+            each(cells, &files::TRUST_CODES, &mut of_keys, &mut |row| {
+                trust_codes.push(trust_code(row)?);
+                Some(())
+            });
+            trust_codes
+        },
+    );
+    errors.append(&mut of_keys);
+    book.trust_codes = trust_codes;
+    (book, places)
+}
+
+fn each(
+    cells: &BTreeMap<String, Cells>,
+    spec: &'static TableSpec,
+    errors: &mut Vec<BookError>,
+    read: &mut dyn FnMut(&mut Row<'_>) -> Option<()>,
+) {
+    for (line, cells) in cells.get(spec.name).into_iter().flat_map(Cells::rows) {
+        let mut row = Row { spec, line, cells, errors, failed: false };
+        read(&mut row);
+    }
+}
+
+fn read_all_but_keys(
+    cells: &BTreeMap<String, Cells>,
+    errors: &mut Vec<BookError>,
+) -> (Book, Places) {
     let mut book = Book::default();
     let mut places = Places::default();
     let mut each = |spec: &'static TableSpec, read: &mut dyn FnMut(&mut Row<'_>) -> Option<()>| {
-        for (line, row_cells) in cells.get(spec.name).map_or(&[][..], |c| &c.rows) {
-            let mut row = Row { spec, line: *line, cells: row_cells, errors, failed: false };
-            read(&mut row);
-        }
+        each(cells, spec, errors, read);
     };
 
     each(&files::ACCOUNTS, &mut |row| {
@@ -261,10 +291,6 @@ pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>)
     });
     let mut price_rows = PriceRows::default();
     each(&files::PRICES, &mut |row| price_rows.add(row));
-    each(&files::TRUST_CODES, &mut |row| {
-        book.trust_codes.push(trust_code(row)?);
-        Some(())
-    });
     each(&files::POLICIES, &mut |row| {
         book.policies.push(policy(row)?);
         places.policy_lines.push(row.line);
