@@ -107,9 +107,10 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
     let session = SessionContext::new_with_config(config);
     let provider = table.provider(&session).await?;
     // In the types that are taken below: casts, which are work enough to be spread over the cores.
-    let columns = SCHEMA.fields().iter().map(|field| {
-        cast(col(field.name()), field.data_type().clone()).alias(field.name())
-    });
+    let columns = SCHEMA
+        .fields()
+        .iter()
+        .map(|field| cast(col(field.name()), field.data_type().clone()).alias(field.name()));
     let rows = session.read_table(provider).and_then(|rows| rows.select(columns));
     let mut rows = rows.map_err(failed)?.execute_stream().await.map_err(failed)?;
     let mut cells: BTreeMap<String, Cells> = BTreeMap::new();

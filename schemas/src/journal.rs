@@ -57,8 +57,31 @@ pub static ACT: LazyLock<Fields> = LazyLock::new(|| {
     ])
 });
 
+/// Fields of one element of `sub_devices`: a UDI that a measurement adds to those under the PI, or removes.
+pub static SUB_DEVICE: LazyLock<Fields> = LazyLock::new(|| {
+    let text = |name| Field::new(name, DataType::Utf8, true);
+    Fields::from(vec![
+        Field::new("measurement", DataType::Int32, true),
+        text("change"),
+        text("udi_pid"),
+        text("udi_serial"),
+    ])
+});
+
+/// Fields of one element of `clock_changes`: by how many seconds the PI's clock was set in a measurement.
+pub static CLOCK_CHANGE: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        Field::new("measurement", DataType::Int32, true),
+        Field::new("seconds", DataType::Int64, true),
+    ])
+});
+
 fn list_of(fields: &Fields) -> DataType {
-    DataType::List(Arc::new(Field::new("element", DataType::Struct(fields.clone()), true)))
+    list_of_type(DataType::Struct(fields.clone()))
+}
+
+fn list_of_type(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("element", element, true)))
 }
 
 /// The columns of the journal, as stored.
@@ -67,7 +90,10 @@ fn list_of(fields: &Fields) -> DataType {
 /// `smart_account` and `virtual_account` (what the report and its collector name), `ha_udi`,
 /// `usage_start` and `usage_end` (the span of the report's usage, so that files can be skipped),
 /// `context` (elements beside the report in its document, kept as evidence), and `acts` (when, by whom,
-/// what and why a suspended report was retried or written off, and what it was before).
+/// what and why a suspended report was retried or written off, and what it was before);
+/// `collector_version`, `collection` and `transport` (as the collector says), `ha_roles` (beside `ha_udi`),
+/// `sub_devices` and `clock_changes` (by the number of the measurement): what the rules of the programme
+/// ask for.
 pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let text = |name| Field::new(name, DataType::Utf8, true);
     Arc::new(Schema::new(vec![
@@ -98,5 +124,11 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("raw", DataType::Binary, true),
         Field::new("context", DataType::Binary, true),
         Field::new("acts", list_of(&ACT), true),
+        text("collector_version"),
+        text("collection"),
+        text("transport"),
+        Field::new("ha_roles", list_of_type(DataType::Utf8), true),
+        Field::new("sub_devices", list_of(&SUB_DEVICE), true),
+        Field::new("clock_changes", list_of(&CLOCK_CHANGE), true),
     ]))
 });

@@ -10,6 +10,8 @@ pub mod key;
 pub mod ledger;
 pub mod merkle;
 pub mod period;
+pub mod programme;
 pub mod quantity;
+pub mod release;
 pub mod trust;
 pub mod udi;

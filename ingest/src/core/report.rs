@@ -35,6 +35,11 @@ pub struct Delivery {
     pub collector: Option<String>,
     pub smart_account: Option<String>,
     pub virtual_account: Option<String>,
+    pub collector_version: Option<String>,
+    /// `push`, `pull` or `file`, as the producer says.
+    pub collection: Option<String>,
+    /// `smart`, `callhome`, `cslu` or `off`, as the producer says.
+    pub transport: Option<String>,
 }
 
 /// A report as it came in.
@@ -95,6 +100,33 @@ pub struct Readings {
     pub subscription_id: Option<String>,
     pub ha_udi: Vec<Udi>,
     pub measurements: Vec<Measurement>,
+    pub asides: Asides,
+}
+
+/// What a report says beside its usage: nothing of it is billed or judged, the rules of the programme ask
+/// for it. What cannot be read of it is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asides {
+    /// Of each element of `ha_udi`, blank where it has none.
+    pub ha_roles: Vec<String>,
+    pub sub_devices: Vec<SubDevice>,
+    pub clock_changes: Vec<ClockChange>,
+}
+
+/// A UDI that a measurement adds to those under the PI, or removes (contract 1.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubDevice {
+    /// Number of the measurement in its report, from 0.
+    pub measurement: i32,
+    pub is_added: bool,
+    pub udi: Udi,
+}
+
+/// By how many seconds the PI's clock was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockChange {
+    pub measurement: i32,
+    pub seconds: i64,
 }
 
 impl Readings {

@@ -317,6 +317,8 @@ pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>
     let (reasons, details) = (text("reason")?, text("detail")?);
     let (sources, collectors) = (text("source")?, text("collector")?);
     let (smart, virtual_) = (text("smart_account")?, text("virtual_account")?);
+    let (versions, collections) = (text("collector_version")?, text("collection")?);
+    let transports = text("transport")?;
     let (raw, context) = (bytes("raw")?, bytes("context")?);
     let number = |name| column(name)?.as_primitive_opt::<Int64Type>().ok_or(wrong(name));
     let offsets = number("offset")?;
@@ -335,6 +337,9 @@ pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>
                 collector: owned(collectors, i),
                 smart_account: owned(smart, i),
                 virtual_account: owned(virtual_, i),
+                collector_version: owned(versions, i),
+                collection: owned(collections, i),
+                transport: owned(transports, i),
             };
             let delivery = match deliveries.get(&delivery) {
                 Some(shared) => Arc::clone(shared),

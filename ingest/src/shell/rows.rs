@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder,
-    Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
-    new_null_array,
+    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder,
+    ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
-use schemas::journal::{MEASUREMENT, SCHEMA, UDI, stored_id};
+use schemas::journal::{CLOCK_CHANGE, MEASUREMENT, SCHEMA, SUB_DEVICE, UDI, stored_id};
 use schemas::period::EpochSeconds;
 
-use crate::core::report::{Arrival, Judged, Measurement, Readings};
+use crate::core::report::{Arrival, Asides, Judged, Measurement, Readings};
 
 /// What a row is made of.
 pub struct Row<'a> {
@@ -25,7 +24,7 @@ pub struct Row<'a> {
 /// Rows under construction. Columns stand in the order of [`SCHEMA`].
 #[derive(Default)]
 pub struct Rows {
-    texts: [StringBuilder; 14],
+    texts: [StringBuilder; 17],
     report_id: Decimal128Builder,
     layout: Int32Builder,
     utility: BooleanBuilder,
@@ -44,7 +43,22 @@ pub struct Rows {
     value: Int64Builder,
     raw: BinaryBuilder,
     context: BinaryBuilder,
+    roles: Lists,
+    role: StringBuilder,
+    sub_devices: Lists,
+    sub_device: SubDevices,
+    clock_changes: Lists,
+    clock_measurement: Int32Builder,
+    clock_seconds: Int64Builder,
     bytes: usize,
+}
+
+#[derive(Default)]
+struct SubDevices {
+    measurement: Int32Builder,
+    change: StringBuilder,
+    pid: StringBuilder,
+    serial: StringBuilder,
 }
 
 /// Offsets and validity of a list column.
@@ -69,7 +83,7 @@ impl Lists {
         Ok(())
     }
 
-    fn finish(self, values: StructArray) -> Result<ArrayRef, ArrowError> {
+    fn finish(self, values: impl Array + 'static) -> Result<ArrayRef, ArrowError> {
         let element = Arc::new(Field::new("element", values.data_type().clone(), true));
         let offsets = OffsetBuffer::new(self.offsets.into());
         let nulls = NullBuffer::from(self.valid);
@@ -113,7 +127,7 @@ impl Rows {
         let Row { arrival, readings, judged } = row;
         let Arrival { raw, delivery, partition, received_at } = arrival;
         let digest = readings.payload_sha256.as_ref().map(|d| hex(d));
-        let texts: [Option<&str>; 14] = [
+        let texts: [Option<&str>; 17] = [
             Some(judged.disposition.as_str()),
             judged.reason.map(|r| r.as_str()),
             judged.detail.as_deref(),
@@ -128,6 +142,9 @@ impl Rows {
             delivery.smart_account.as_deref(),
             delivery.virtual_account.as_deref(),
             Some(&raw.position.source),
+            delivery.collector_version.as_deref(),
+            delivery.collection.as_deref(),
+            delivery.transport.as_deref(),
         ];
         for (builder, text) in self.texts.iter_mut().zip(texts) {
             builder.append_option(text);
@@ -149,8 +166,29 @@ impl Rows {
         self.push_measurements(&readings.measurements)?;
         self.raw.append_value(&raw.text);
         self.context.append_option((!raw.context.is_empty()).then_some(&raw.context));
+        self.push_asides(&readings.asides)?;
         self.bytes += raw.text.len() + raw.context.len() + 64 * readings.measurements.len();
         Ok(())
+    }
+
+    fn push_asides(&mut self, asides: &Asides) -> Result<(), ArrowError> {
+        for role in &asides.ha_roles {
+            self.role.append_value(role);
+        }
+        self.roles.push(asides.ha_roles.len(), !asides.ha_roles.is_empty())?;
+        for sub_device in &asides.sub_devices {
+            let change = if sub_device.is_added { "added" } else { "removed" };
+            self.sub_device.measurement.append_value(sub_device.measurement);
+            self.sub_device.change.append_value(change);
+            self.sub_device.pid.append_value(&sub_device.udi.pid);
+            self.sub_device.serial.append_value(&sub_device.udi.serial);
+        }
+        self.sub_devices.push(asides.sub_devices.len(), !asides.sub_devices.is_empty())?;
+        for change in &asides.clock_changes {
+            self.clock_measurement.append_value(change.measurement);
+            self.clock_seconds.append_value(change.seconds);
+        }
+        self.clock_changes.push(asides.clock_changes.len(), !asides.clock_changes.is_empty())
     }
 
     fn push_measurements(&mut self, measurements: &[Measurement]) -> Result<(), ArrowError> {
@@ -171,7 +209,7 @@ impl Rows {
         let mut rows = std::mem::take(self);
         let n = rows.len();
         let mut texts = rows.texts.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef);
-        let mut text = || texts.next().unwrap_or_else(|| unreachable!("14 text columns"));
+        let mut text = || texts.next().unwrap_or_else(|| unreachable!("17 text columns"));
         let time = |values: Vec<Option<i64>>| {
             Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
         };
@@ -193,6 +231,22 @@ impl Rows {
             ],
             None,
         )?;
+        let sub_devices = StructArray::try_new(
+            SUB_DEVICE.clone(),
+            vec![
+                Arc::new(rows.sub_device.measurement.finish()),
+                Arc::new(rows.sub_device.change.finish()),
+                Arc::new(rows.sub_device.pid.finish()),
+                Arc::new(rows.sub_device.serial.finish()),
+            ],
+            None,
+        )?;
+        let clock_changes = StructArray::try_new(
+            CLOCK_CHANGE.clone(),
+            vec![Arc::new(rows.clock_measurement.finish()), Arc::new(rows.clock_seconds.finish())],
+            None,
+        )?;
+        let acts = SCHEMA.field_with_name("acts")?.data_type();
         let columns: Vec<ArrayRef> = vec![
             text(),
             text(),
@@ -220,7 +274,13 @@ impl Rows {
             rows.measurements.finish(measurements)?,
             Arc::new(rows.raw.finish()),
             Arc::new(rows.context.finish()),
-            new_null_array(SCHEMA.field(SCHEMA.fields().len() - 1).data_type(), n),
+            new_null_array(acts, n),
+            text(),
+            text(),
+            text(),
+            rows.roles.finish(rows.role.finish())?,
+            rows.sub_devices.finish(sub_devices)?,
+            rows.clock_changes.finish(clock_changes)?,
         ];
         RecordBatch::try_new(SCHEMA.clone(), columns)
     }

@@ -6,12 +6,14 @@ SELECT
     payload_sha256, layout, entitlement_tag, utility, software_version, subscription_id, signature,
     collector, smart_account, virtual_account, received_at, source, partition,
     arrow_cast(stored_offset, 'UInt64') AS "offset",
-    ha_udi, measurements, raw, context, acts
+    ha_udi, measurements, raw, context, acts,
+    collector_version, collection, transport, ha_roles, sub_devices, clock_changes
 FROM (
     SELECT
         disposition, reason, detail, udi_pid, udi_serial, report_id AS stored_report_id,
         payload_sha256, layout, entitlement_tag, utility, software_version, subscription_id, signature,
         collector, smart_account, virtual_account, received_at, source, partition,
-        "offset" AS stored_offset, ha_udi, measurements, raw, context, acts
+        "offset" AS stored_offset, ha_udi, measurements, raw, context, acts,
+        collector_version, collection, transport, ha_roles, sub_devices, clock_changes
     FROM stored_journal
 ) AS stored

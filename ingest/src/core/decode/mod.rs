@@ -1,5 +1,6 @@
 //! Bytes of one report to its fields, or to the reason why not (contract 1.2, 1.3).
 
+mod asides;
 mod check;
 mod fields;
 
@@ -114,7 +115,9 @@ fn interpret(
         None => Err((Reason::MissingField, "the report has no payload".to_owned())),
         Some(Payload::OfAnotherType) => Err(misfit("payload")),
         Some(Payload::Object(fields, text)) => {
-            check(&fields, envelope.signature, sha256(text.as_bytes()), readings)
+            let report = check(&fields, envelope.signature, sha256(text.as_bytes()), readings)?;
+            readings.asides = asides::of(text, readings);
+            Ok(report)
         }
         Some(Payload::Text(text)) => {
             let payload =
@@ -131,6 +134,7 @@ fn interpret(
             reader.end().map_err(in_payload)?;
             let report = check(&fields, envelope.signature, digest, readings)?;
             drop(fields);
+            readings.asides = asides::of(&payload, readings);
             let signed_payload = Some(payload.into_bytes());
             Ok(DecodedReport { signed_payload, ..report })
         }

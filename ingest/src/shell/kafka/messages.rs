@@ -149,6 +149,9 @@ fn delivery_of(message: &BorrowedMessage<'_>) -> Delivery {
             "slp-collector" => &mut delivery.collector,
             "slp-smart-account" => &mut delivery.smart_account,
             "slp-virtual-account" => &mut delivery.virtual_account,
+            "slp-collector-version" => &mut delivery.collector_version,
+            "slp-collection" => &mut delivery.collection,
+            "slp-transport" => &mut delivery.transport,
             _ => continue,
         };
         // Of a header that comes twice the last counts, as in Kafka's own clients.
