@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use schemas::book::AccountId;
 use schemas::disposition::SignaturePolicy;
-use schemas::period::Period;
+use schemas::finding::{Rule, Severity};
+use schemas::period::{Moment, Period};
 
 /// How a command ended that did what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +190,78 @@ pub enum Command {
         #[arg(long, value_name = "YYYY-MM")]
         period: Option<Period>,
     },
-    /// Any query over the lake's tables: journal, usage, ledger, closes, book_…
+    /// Breaches of the licence programme's rules, by what was received up to an instant
+    #[command(
+        after_help = "Example: rumledger findings --severity critical\n         rumledger findings --as-of 2026-11-01 --format csv > findings.csv"
+    )]
+    Findings {
+        #[command(flatten)]
+        as_of: AsOf,
+        /// Only of this severity: critical, warning or notice
+        #[arg(long, value_name = "SEVERITY", value_parser = severity)]
+        severity: Option<Severity>,
+        /// Only of this rule, such as no-slac
+        #[arg(long, value_name = "RULE", value_parser = rule)]
+        rule: Option<Rule>,
+        /// Only of this account
+        #[arg(long, value_name = "SA/VA")]
+        account: Option<AccountId>,
+    },
+    /// What each product instance owes by when: reports and their ACKs
+    #[command(
+        after_help = "Example: rumledger deadlines --within 7\n         rumledger deadlines --forecast --within 30"
+    )]
+    Deadlines {
+        #[command(flatten)]
+        as_of: AsOf,
+        /// Only what is overdue or due within so many days
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=3650))]
+        within: Option<u32>,
+        /// By day: how many product instances, and what hangs on them [days: 30]
+        #[arg(long)]
+        forecast: bool,
+    },
+    /// How much of a month the reports cover, and what the rest would bill
+    #[command(
+        after_help = "Example: rumledger coverage --period 2026-10\n         rumledger coverage --period 2026-10 --by account"
+    )]
+    Coverage {
+        #[arg(long, value_name = "YYYY-MM")]
+        period: Period,
+        #[command(flatten)]
+        as_of: AsOf,
+        /// A row for each product instance and licence, or for each account
+        #[arg(long, value_enum, default_value = "device")]
+        by: CoverageBy,
+    },
+    /// Any query over the lake's tables: journal, usage, ledger, closes, findings, deadlines, coverage,
+    /// book_…
     #[command(
         after_help = "Example: rumledger sql \"SELECT disposition, count(*) FROM journal GROUP BY 1\""
     )]
     Sql { query: String },
+}
+
+/// The instant that a question is about.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct AsOf {
+    /// RFC 3339, or a date: midnight in UTC [default: now]
+    #[arg(long, value_name = "T")]
+    pub as_of: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CoverageBy {
+    Device,
+    Account,
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    Severity::parse(text).ok_or_else(|| format!("none of {}", Severity::WORDS.join(", ")))
+}
+
+fn rule(text: &str) -> Result<Rule, String> {
+    Rule::parse(text).ok_or_else(|| format!("none of {}", Rule::WORDS.join(", ")))
 }
 
 #[derive(Subcommand)]
@@ -240,6 +308,10 @@ pub struct FleetArgs {
     pub seed: u64,
     #[arg(long, value_enum, default_value = "mixed")]
     pub algorithm: FleetAlgorithm,
+    /// Instead of all that: so many product instances of each kind of fault, each in an account of its
+    /// own; faults.csv says what has to be found, deliveries.csv how the folders are taken in
+    #[arg(long, value_name = "N", conflicts_with = "brokers", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub faults: Option<u64>,
     /// Percent of the reports that are copies of earlier ones
     #[arg(long, default_value_t = 5, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
     pub duplicates: u64,
@@ -361,15 +433,34 @@ pub enum IngestCommand {
         /// Which unverifiable reports are accepted: accept-prepaid, accept or suspend
         #[arg(long, env = "RUMLEDGER_SIGNATURE_POLICY", value_name = "POLICY")]
         signature_policy: Option<SignaturePolicy>,
-        /// The collector that the files come from: cslu, ssm-on-prem, dna-center, vmanage or file
-        #[arg(long, env = "RUMLEDGER_COLLECTOR", value_name = "NAME")]
-        collector: Option<String>,
+        #[command(flatten)]
+        delivery: DeliveryArgs,
     },
     /// Takes in reports from Kafka until it is stopped; SIGTERM drains
     #[command(
         after_help = "Example: rumledger ingest kafka --brokers localhost:9092 --group billing --idle-exit 30"
     )]
     Kafka(StreamArgs),
+}
+
+/// What is known of how files came, as the headers of a Kafka record say it of a report.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DeliveryArgs {
+    /// The collector that the files come from: cslu, ssm-on-prem, dna-center, vmanage or file
+    #[arg(long, env = "RUMLEDGER_COLLECTOR", value_name = "NAME")]
+    pub collector: Option<String>,
+    /// Its version
+    #[arg(long, value_name = "VERSION")]
+    pub collector_version: Option<String>,
+    /// How it got the reports: push, pull or file
+    #[arg(long, value_name = "HOW")]
+    pub collection: Option<String>,
+    /// The transport of the devices: smart, callhome, cslu or off
+    #[arg(long, value_name = "TRANSPORT")]
+    pub transport: Option<String>,
+    /// The account that the collector holds the devices in
+    #[arg(long, value_name = "SA/VA")]
+    pub account: Option<AccountId>,
 }
 
 #[derive(Subcommand)]

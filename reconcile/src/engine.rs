@@ -1,6 +1,7 @@
 //! Set work in DataFusion over pinned versions: groups, claims, months, and the tables for SQL.
 
 mod groups;
+mod history;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,10 +28,12 @@ use tokio::task::JoinSet;
 
 use crate::ReconcileError;
 use crate::core::claims::{Claims, Group, Number, Part};
+use crate::core::coverage::Gap;
 use crate::core::groups::Groups;
 use crate::core::timeline::{Claim, ReportFacts};
 
 pub(crate) use groups::{alone, read_groups};
+pub use history::read_history;
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
@@ -127,6 +130,15 @@ pub struct Evidence {
     only: Option<Expr>,
     /// Suspended reports that are taken as if they were accepted.
     suspended: Option<Expr>,
+    /// Usage that is taken as if it had been reported.
+    fills: Arc<[Fill]>,
+}
+
+/// Time in which usage of a tag is taken to have stayed as it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    pub tag: String,
+    pub gap: Gap,
 }
 
 /// What of a report makes its claims, in the order in which [`Collector`] takes it.
@@ -179,7 +191,28 @@ impl Evidence {
         let grouped = book.catalog.iter().filter(|c| !c.equivalence.is_empty());
         let items = grouped.map(|c| (c.tag.clone(), c.equivalence.clone())).collect();
         let lookup = Arc::new(Lookup { groups, items });
-        Ok(Evidence { session, lookup, claims_max: CLAIMS_MAX, only: None, suspended: None })
+        Ok(Evidence {
+            session,
+            lookup,
+            claims_max: CLAIMS_MAX,
+            only: None,
+            suspended: None,
+            fills: Arc::default(),
+        })
+    }
+
+    /// Takes only what was received up to an instant.
+    #[must_use]
+    pub fn received_by(self, at: EpochSeconds) -> Evidence {
+        let received = col("received_at").lt_eq(instant(at));
+        let only = self.only.map_or(received.clone(), |only| only.and(received));
+        Evidence { only: Some(only), ..self }
+    }
+
+    /// Takes usage to have stayed as it was in some time that no report covers.
+    #[must_use]
+    pub fn with_fills(self, fills: Vec<Fill>) -> Evidence {
+        Evidence { fills: fills.into(), ..self }
     }
 
     /// Holds at most so many claims at once.
@@ -325,6 +358,13 @@ impl Evidence {
             match claims?? {
                 Some(claims) => all.merge(claims),
                 None => return Ok(None),
+            }
+        }
+        for fill in self.fills.iter() {
+            let group = self.lookup.groups.get(&fill.gap.udi).copied();
+            if part.holds(&fill.gap.udi, group) {
+                let item = self.lookup.items.get(&fill.tag).unwrap_or(&fill.tag);
+                all.fill(group, (&fill.tag, item), &fill.gap);
             }
         }
         Ok(Some(all))

@@ -9,7 +9,7 @@ use schemas::period::Period;
 use tokio::runtime::Runtime;
 
 use super::{book, ingest, ledger};
-use crate::cli::{Failure, FleetAlgorithm, FleetArgs, KafkaArgs, Outcome};
+use crate::cli::{DeliveryArgs, Failure, FleetAlgorithm, FleetArgs, KafkaArgs, Outcome};
 use crate::config::Config;
 use crate::fleet;
 use crate::output;
@@ -32,6 +32,7 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
         duplicates: 6,
         broken: 4,
         per_file: 100,
+        faults: None,
         partitions: None,
         abort: 0,
         scatter: false,
@@ -56,8 +57,15 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     ))?;
 
     heading("2. What became of the reports: received = accepted + duplicate + suspended");
-    let summary =
-        ingest::take_in(&[dir.join("reports")], None, None, &lake, &config, runtime)?.summary;
+    let summary = ingest::take_in(
+        &[dir.join("reports")],
+        None,
+        DeliveryArgs::default(),
+        &lake,
+        &config,
+        runtime,
+    )?
+    .summary;
     output::rows(config.format, &ingest::balance(&summary))?;
     if summary.received != summary.accepted + summary.duplicate + summary.suspended_total() {
         return Err(Failure::Failed(anyhow!("the balance does not hold")));

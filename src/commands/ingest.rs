@@ -16,7 +16,7 @@ use schemas::disposition::SignaturePolicy;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Failure, Format, Outcome};
+use crate::cli::{DeliveryArgs, Failure, Format, Outcome};
 use crate::config::Config;
 use crate::output::{self, Rows};
 
@@ -26,13 +26,13 @@ const FLUSH_AGE_MS_MAX: u64 = 10_000;
 pub fn files(
     paths: &[PathBuf],
     policy: Option<SignaturePolicy>,
-    collector: Option<String>,
+    delivery: DeliveryArgs,
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
     let started = Instant::now();
-    let taken = take_in(paths, policy, collector, &lake, config, runtime)?;
+    let taken = take_in(paths, policy, delivery, &lake, config, runtime)?;
     print(&taken.summary, taken.commits, started.elapsed(), config)?;
     Ok(if taken.summary.suspended.is_empty() { Outcome::Done } else { Outcome::Found })
 }
@@ -49,7 +49,7 @@ pub fn keyring(lake: &Lake, runtime: &Runtime) -> anyhow::Result<Keyring> {
 pub fn take_in(
     paths: &[PathBuf],
     policy: Option<SignaturePolicy>,
-    collector: Option<String>,
+    delivery: DeliveryArgs,
     lake: &Lake,
     config: &Config,
     runtime: &Runtime,
@@ -69,8 +69,12 @@ pub fn take_in(
         judging: Judging { limits: config.limits, rules, keyring: Arc::new(keyring) },
         flush: config.flush(FLUSH_AGE_MS_MAX),
         delivery: Delivery {
-            collector: Some(collector.unwrap_or_else(|| config.collector.clone())),
-            ..Delivery::default()
+            collector: Some(delivery.collector.unwrap_or_else(|| config.collector.clone())),
+            smart_account: delivery.account.as_ref().map(|id| id.smart.clone()),
+            virtual_account: delivery.account.map(|id| id.virtual_),
+            collector_version: delivery.collector_version,
+            collection: delivery.collection,
+            transport: delivery.transport,
         },
         clock: &|| config.now(),
         progress: &|reports, files| {

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod book;
+mod compliance;
 mod demo;
 mod erp;
 mod explain;
@@ -40,8 +41,8 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
             book::import(&dir, correct.as_deref(), config, runtime)
         }
         Command::Book(BookCommand::Show { table }) => book::show(table.as_deref(), config, runtime),
-        Command::Ingest(IngestCommand::Files { paths, signature_policy, collector }) => {
-            ingest::files(&paths, signature_policy, collector, config, runtime)
+        Command::Ingest(IngestCommand::Files { paths, signature_policy, delivery }) => {
+            ingest::files(&paths, signature_policy, delivery, config, runtime)
         }
         Command::Ingest(IngestCommand::Kafka(args)) => stream::run(&args, config),
         Command::Lake(LakeCommand::Optimize { target_mb, cluster }) => {
@@ -91,6 +92,16 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
             ledger::statement(period, out.as_deref(), customer.as_deref(), config, runtime)
         }
         Command::Exceptions { period } => ledger::exceptions(period, config, runtime),
+        Command::Findings { as_of, severity, rule, account } => {
+            let filter = compliance::Filter { severity, rule, account };
+            compliance::findings(as_of, &filter, config, runtime)
+        }
+        Command::Deadlines { as_of, within, forecast } => {
+            compliance::deadlines(as_of, within, forecast, config, runtime)
+        }
+        Command::Coverage { period, as_of, by } => {
+            compliance::coverage(period, as_of, by, config, runtime)
+        }
         Command::Sql { query } => sql::run(&query, config, runtime),
     }
 }

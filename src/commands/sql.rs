@@ -12,6 +12,8 @@ use crate::output::{self, Rows};
 pub fn run(query: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let snapshot = super::snapshot(config, runtime)?;
     let session = runtime.block_on(snapshot.sql_session()).context("cannot read the lake")?;
+    super::compliance::register(&session, &snapshot, query, config.now(), runtime)
+        .context("cannot compute findings, deadlines or coverage")?;
     print(&session, query, config, runtime)
 }
 

@@ -43,7 +43,7 @@ pub fn write_book(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
     write_prices(fleet, dir)
 }
 
-fn owned<const N: usize>(row: [&str; N]) -> Vec<String> {
+pub(super) fn owned<const N: usize>(row: [&str; N]) -> Vec<String> {
     row.map(str::to_owned).to_vec()
 }
 
@@ -187,7 +187,7 @@ fn unit_price(hundredths: u64, measure: &str, mode: &str) -> String {
     format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
 }
 
-fn write(
+pub(super) fn write(
     dir: &Path,
     name: &str,
     rows: impl IntoIterator<Item = Vec<String>>,

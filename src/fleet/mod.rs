@@ -5,6 +5,7 @@
 //! keys cannot be derived from a seed in reasonable time; two published demo keys stand in.
 
 mod book;
+mod faults;
 mod files;
 mod kafka;
 mod keys;
@@ -64,6 +65,10 @@ pub fn generate(
     progress: &(dyn Fn() + Sync),
 ) -> anyhow::Result<Written> {
     let fleet = report::Fleet::new(args)?;
+    if let Some(of_each) = args.faults {
+        let reports = faults::generate(&fleet, of_each, out)?;
+        return Ok(Written { reports, accepted: reports, ..Written::default() });
+    }
     let reports = out.join("reports");
     std::fs::create_dir_all(&reports)
         .with_context(|| format!("cannot make {}", reports.display()))?;

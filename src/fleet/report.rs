@@ -20,7 +20,7 @@ pub const DNA_HSEC: &str =
     "regid.2020-11.com.cisco.DNA_HSEC,1.0_7b6f1a94-2d3c-4b58-a0e7-6f9c5d8b1e04";
 pub const ISR_HSEC: &str =
     "regid.2019-03.com.cisco.ISR_4331_Hsec,1.0_9c4e2f70-8b1d-4a36-92d5-0e7b3c6a8f05";
-const SOFTWARE_TAG: &str =
+pub(super) const SOFTWARE_TAG: &str =
     "regid.2018-05.com.cisco.IOS_XE,1.0_52d7b0c4-91e8-4f3a-8c6d-2b5f7a9e1d06";
 /// As a vendor's own signature looks: 32 bytes that only the vendor can check.
 const BUILTIN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -100,6 +100,8 @@ pub struct Fleet {
     pub start: EpochSeconds,
     end: EpochSeconds,
     pub first_month: Period,
+    /// Start and end of the last month, UTC.
+    pub last_month: (EpochSeconds, EpochSeconds),
 }
 
 impl Fleet {
@@ -123,6 +125,7 @@ impl Fleet {
             start: first_month.bounds(&TimeZone::UTC).0,
             end,
             first_month,
+            last_month: args.last_month.bounds(&TimeZone::UTC),
         })
     }
 
@@ -297,7 +300,7 @@ impl Fleet {
     }
 }
 
-fn builtin() -> Value {
+pub(super) fn builtin() -> Value {
     json!({"signing_type": "builtin", "key": SOFTWARE_TAG, "value": BUILTIN})
 }
 

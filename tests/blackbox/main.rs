@@ -4,6 +4,7 @@
 
 mod book;
 mod commands;
+mod compliance;
 mod demo;
 mod disputes;
 mod evidence;

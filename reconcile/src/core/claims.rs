@@ -4,8 +4,11 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use schemas::book::Span;
+use schemas::merkle::Hash;
 use schemas::udi::Udi;
 
+use super::coverage::Gap;
 use super::timeline::{Claim, ReportFacts};
 
 /// Number of a PI, a text, or the like, among its kind.
@@ -148,6 +151,27 @@ impl Claims {
             let held = self.by_group.entry((group, text(item))).or_default();
             held.extend(claims.into_iter().map(|c| Claim { report: base + c.report, ..c }));
         }
+    }
+
+    /// Adds a claim of nobody's report: that usage stayed in a gap as it was before.
+    pub fn fill(&mut self, several: Option<u64>, (tag, item): (&str, &str), gap: &Gap) {
+        let pi = self.names.pi(&gap.udi.pid, &gap.udi.serial).0;
+        let item = self.names.text(item);
+        let account = gap.via.as_ref().and_then(|via| via.account.as_ref());
+        let facts = ReportFacts {
+            report_id: u64::MAX,
+            pi,
+            tag: self.names.text(tag),
+            subscription: self.names.text(&gap.subscription),
+            header_account: account.map(|(s, v)| (self.names.text(s), self.names.text(v))),
+            utility: gap.utility,
+            verified: false,
+            payload_sha256: Hash::default(),
+        };
+        let group = several.map_or(Group::Alone(pi), Group::Several);
+        let Span { start, end } = gap.span;
+        let claim = Claim { start, end, value: gap.value, report: 0 };
+        self.add(group, item, facts, std::iter::once(claim));
     }
 
     /// The claims of each group and item, in no order, with the item's name.

@@ -1,6 +1,8 @@
 //! The part of rating that touches the world: snapshots, the ledger, runs.
 
 pub mod close;
+pub mod compliance;
+pub mod compliance_tables;
 pub mod daily;
 pub mod explain;
 pub mod groups;

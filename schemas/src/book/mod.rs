@@ -157,7 +157,7 @@ pub enum TrustOrigin {
 }
 words!(TrustOrigin { Factory = "factory", CssmToken = "cssm-token", Ack = "ack" });
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PolicyScope {
     SmartAccount,
     VirtualAccount,

@@ -1,0 +1,231 @@
+//! Which time of a period the reports of a PI cover, and what the rest means.
+//!
+//! A PI is expected to account for all time from its first use of a licence on, until the book holds it no
+//! more. What no report covers is told apart:
+//!
+//! | state | the uncovered time |
+//! | --- | --- |
+//! | `covered` | there is none |
+//! | `pending` | lies after the last report, and the next one is not due yet |
+//! | `silent` | lies after the last report, and the next one is overdue |
+//! | `lost` | lies between reports, and ids between theirs never came |
+//! | `gap` | lies between reports whose ids follow each other |
+//! | `expected` | lies after the last report of a PI that owes none by itself (R5.6, R11.2) |
+//! | `retired` | begins where the book holds the PI no more |
+//! | `never-consumed` | is all: no licence was ever used (R5.4) |
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use schemas::book::Span;
+use schemas::period::EpochSeconds;
+use schemas::udi::Udi;
+
+use super::deadlines::{Deadline, Exemption};
+use super::history::{Fleet, Heard, Pi, Use, Via};
+use super::reference::Month;
+
+/// What covers one PI and entitlement in a period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    pub udi: Udi,
+    pub account: Option<usize>,
+    pub entitlement: String,
+    pub state: &'static str,
+    /// The time that it is expected to account for, in seconds, and how much of it reports cover.
+    pub expected: EpochSeconds,
+    pub covered: EpochSeconds,
+    pub gaps: Vec<Gap>,
+}
+
+/// Time that no report covers, and what the last one before it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub span: Span,
+    /// 0 where there is none before it.
+    pub value: i64,
+    /// The member of the group that said it.
+    pub udi: Udi,
+    pub utility: bool,
+    pub subscription: Arc<str>,
+    pub via: Option<Arc<Via>>,
+}
+
+impl Coverage {
+    #[must_use]
+    pub fn uncovered(&self) -> EpochSeconds {
+        self.expected - self.covered
+    }
+
+    /// Licence-seconds of the uncovered time, had usage stayed as it was.
+    #[must_use]
+    pub fn unseen(&self) -> i128 {
+        let of = |gap: &Gap| i128::from(gap.span.end - gap.span.start) * i128::from(gap.value);
+        self.gaps.iter().map(of).sum()
+    }
+}
+
+/// The coverage of every PI and entitlement, as of an instant. `months`: the period in each account's zone;
+/// `utc`: where the account is not known.
+#[must_use]
+pub fn coverage(
+    fleet: &Fleet<'_>,
+    deadlines: &[Deadline],
+    groups: &HashMap<Udi, u64>,
+    months: &[Month],
+    utc: Span,
+    at: EpochSeconds,
+) -> Vec<Coverage> {
+    // In HA any member's report covers the group (R6.6): the one that reports answers for all.
+    let mut of_group: HashMap<u64, Vec<&Udi>> = HashMap::new();
+    for udi in fleet.udis() {
+        if let Some(group) = groups.get(udi) {
+            of_group.entry(*group).or_default().push(udi);
+        }
+    }
+    let mut all = Vec::new();
+    for deadline in deadlines {
+        if deadline.exemption == Some(Exemption::HaMember) {
+            continue;
+        }
+        let pi = fleet.pi(&deadline.udi);
+        let month = deadline.account.map_or(utc, |account| months[account].span);
+        if month.start >= at {
+            continue;
+        }
+        if deadline.exemption == Some(Exemption::NeverConsumed) {
+            all.push(Coverage {
+                udi: deadline.udi.clone(),
+                account: deadline.account,
+                entitlement: String::new(),
+                state: "never-consumed",
+                expected: 0,
+                covered: 0,
+                gaps: Vec::new(),
+            });
+            continue;
+        }
+        let members = groups.get(&deadline.udi).and_then(|group| of_group.get(group));
+        let mut by_tag: BTreeMap<&str, Vec<(&Udi, &Heard)>> = BTreeMap::new();
+        let own = [&deadline.udi];
+        for udi in members.map_or(&own[..], Vec::as_slice) {
+            for heard in fleet.history.heard.get(*udi).into_iter().flatten() {
+                if !heard.uses.is_empty() {
+                    by_tag.entry(&heard.tag).or_default().push((*udi, heard));
+                }
+            }
+        }
+        for (tag, reports) in by_tag {
+            all.extend(of_tag(&pi, fleet, deadline, tag, &reports, month, at));
+        }
+    }
+    all
+}
+
+fn of_tag(
+    pi: &Pi<'_>,
+    fleet: &Fleet<'_>,
+    deadline: &Deadline,
+    tag: &str,
+    reports: &[(&Udi, &Heard)],
+    month: Span,
+    at: EpochSeconds,
+) -> Option<Coverage> {
+    let first_use = reports.iter().flat_map(|(_, r)| r.consuming()).map(|of| of.start).min()?;
+    let retired = pi.retired_at(at);
+    let expected = Span {
+        start: month.start.max(first_use),
+        end: month.end.min(at).min(retired.unwrap_or(EpochSeconds::MAX)),
+    };
+    if expected.start >= expected.end {
+        return None;
+    }
+    let mut uses: Vec<(Use, &Udi, &Heard)> = reports
+        .iter()
+        .flat_map(|(udi, heard)| heard.uses.iter().map(|of| (*of, *udi, *heard)))
+        .collect();
+    uses.sort_by_key(|(of, udi, heard)| (of.start, of.end, of.value, *udi, heard.report_id));
+    let mut gaps = Vec::new();
+    let mut covered_to = expected.start;
+    // What stands at the end of what is covered.
+    let mut last: Option<&(Use, &Udi, &Heard)> = None;
+    for use_of in &uses {
+        let of = use_of.0;
+        if of.start >= expected.end {
+            break;
+        }
+        if of.start > covered_to {
+            gaps.push(gap(pi.udi, last, Span { start: covered_to, end: of.start }));
+        }
+        covered_to = covered_to.max(of.end);
+        if last.is_none_or(|(held, ..)| of.end >= held.end) {
+            last = Some(use_of);
+        }
+    }
+    let tail = covered_to < expected.end;
+    if tail {
+        gaps.push(gap(pi.udi, last, Span { start: covered_to, end: expected.end }));
+    }
+    let uncovered: EpochSeconds = gaps.iter().map(|gap| gap.span.end - gap.span.start).sum();
+    let is_last = uses.iter().all(|(of, ..)| of.start < expected.end);
+    let state = if gaps.is_empty() {
+        if retired.is_some_and(|end| month.contains(end)) { "retired" } else { "covered" }
+    } else if tail && is_last {
+        match deadline.exemption {
+            Some(Exemption::Retired) => "retired",
+            _ if deadline.report_due.is_some_and(|due| due <= at) => "silent",
+            Some(_) => "expected",
+            None => "pending",
+        }
+    } else if ids_are_missing(fleet, &deadline.udi, reports) {
+        "lost"
+    } else {
+        "gap"
+    };
+    Some(Coverage {
+        udi: deadline.udi.clone(),
+        account: deadline.account,
+        entitlement: tag.to_owned(),
+        state,
+        expected: expected.end - expected.start,
+        covered: expected.end - expected.start - uncovered,
+        gaps,
+    })
+}
+
+fn gap(udi: &Udi, last: Option<&(Use, &Udi, &Heard)>, span: Span) -> Gap {
+    match last {
+        Some((of, udi, heard)) => Gap {
+            span,
+            value: of.value,
+            udi: (*udi).clone(),
+            utility: heard.utility,
+            subscription: Arc::clone(&heard.subscription),
+            via: Some(Arc::clone(&heard.via)),
+        },
+        None => Gap {
+            span,
+            value: 0,
+            udi: udi.clone(),
+            utility: false,
+            subscription: Arc::from(""),
+            via: None,
+        },
+    }
+}
+
+/// True if ids between those of the PI's own reports never came.
+fn ids_are_missing(fleet: &Fleet<'_>, udi: &Udi, of_tag: &[(&Udi, &Heard)]) -> bool {
+    let Some(all) = fleet.history.heard.get(udi) else { return false };
+    let suspended = fleet.history.suspended_ids.get(udi).into_iter().flatten().copied();
+    let mut ids: Vec<u64> = all.iter().map(|r| r.report_id).chain(suspended).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let span = of_tag.iter().filter(|(of, _)| *of == udi).map(|(_, r)| r.report_id);
+    let (Some(first), Some(last)) = (span.clone().min(), span.max()) else { return false };
+    ids.windows(2).any(|pair| {
+        pair[0] >= first
+            && pair[1] <= last
+            && (2..=super::findings::ID_GAP_MAX).contains(&(pair[1] - pair[0]))
+    })
+}

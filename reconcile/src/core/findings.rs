@@ -1,0 +1,724 @@
+//! Breaches of the programme's rules, from what the PIs reported and what the book says.
+//!
+//! One finding a rule, PI and entitlement, with the first and the last time that it was seen. Every rule is
+//! a function of its own below, in the order of the table in `schemas::finding`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use schemas::book::{AuthorizationKind, Book, CatalogEntry, Duration, Enforcement, LicenseModel};
+use schemas::disposition::Reason;
+use schemas::finding::Rule;
+use schemas::period::EpochSeconds;
+use schemas::programme::{
+    self, COLLECTORS, DNA_HSEC_RELEASE, Family, HSECK9, NEW_STORAGE, PAK_BY_SNAPSHOT,
+    PLR_CODE_VERSION, PLR_OLD_CODES, PLR_RELEASE, hseck9_row, is_dna_hsec, is_older_version,
+    is_throttled, takes_pak_snapshots, transports_after_upgrade,
+};
+use schemas::release::Release;
+use schemas::udi::Udi;
+
+use super::deadlines::DAY;
+use super::history::{Fleet, Heard, Pi, Use};
+use super::reference::Reference;
+
+/// Reports that a finding names; more are counted only.
+pub const REPORTS_MAX: usize = 20;
+/// A jump of ids by more than this is a numbering begun anew, and no loss of so many reports.
+pub const ID_GAP_MAX: u64 = 10_000;
+
+/// A breach of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub rule: Rule,
+    pub account: Option<usize>,
+    /// `None` of an account as a whole.
+    pub udi: Option<Udi>,
+    /// Tag or item, or blank.
+    pub entitlement: String,
+    pub since: EpochSeconds,
+    pub last: EpochSeconds,
+    /// At stake; of lost reports, how many.
+    pub licenses: i64,
+    /// Ids of the first reports that show it, in order.
+    pub reports: Vec<u64>,
+    pub reports_total: usize,
+    pub detail: String,
+    pub utility: bool,
+}
+
+/// What is said of one rule, PI and entitlement so far.
+#[derive(Debug)]
+struct Shown {
+    since: EpochSeconds,
+    last: EpochSeconds,
+    licenses: i64,
+    reports: BTreeSet<u64>,
+    detail: String,
+    utility: bool,
+}
+
+/// The findings of one PI under collection.
+struct Found<'p> {
+    pi: &'p Pi<'p>,
+    shown: BTreeMap<(Rule, String), Shown>,
+}
+
+impl Found<'_> {
+    /// Adds a stretch of time in which a report shows a breach.
+    fn add(
+        &mut self,
+        rule: Rule,
+        heard: &Heard,
+        (since, last): (EpochSeconds, EpochSeconds),
+        licenses: i64,
+        detail: impl FnOnce() -> String,
+    ) {
+        let shown = self.shown.entry((rule, heard.tag.to_string())).or_insert_with(|| Shown {
+            since,
+            last,
+            licenses,
+            reports: BTreeSet::new(),
+            detail: detail(),
+            utility: heard.utility,
+        });
+        shown.since = shown.since.min(since);
+        shown.last = shown.last.max(last);
+        shown.licenses = shown.licenses.max(licenses);
+        shown.reports.insert(heard.report_id);
+    }
+
+    /// Adds a report as a whole.
+    fn report(&mut self, rule: Rule, heard: &Heard, detail: impl FnOnce() -> String) {
+        self.add(rule, heard, (heard.first_at(), heard.last_at()), heard.peak(), detail);
+    }
+
+    fn finish(self) -> Vec<Finding> {
+        let pi = self.pi;
+        self.shown
+            .into_iter()
+            .map(|((rule, entitlement), shown)| Finding {
+                rule,
+                account: pi.account_at(shown.since).or_else(|| pi.account_at(shown.last)),
+                udi: Some(pi.udi.clone()),
+                entitlement,
+                since: shown.since,
+                last: shown.last,
+                licenses: shown.licenses,
+                reports_total: shown.reports.len(),
+                reports: shown.reports.into_iter().take(REPORTS_MAX).collect(),
+                detail: shown.detail,
+                utility: shown.utility,
+            })
+            .collect()
+    }
+}
+
+/// All findings of PIs, in the order of PI, rule and entitlement. Those of accounts as a whole come from
+/// [`convertible`], and from what was consumed beyond purchases.
+#[must_use]
+pub fn findings(fleet: &Fleet<'_>, book: &Book) -> Vec<Finding> {
+    let rights = Rights::new(book, fleet);
+    let mut all = Vec::new();
+    for udi in fleet.udis() {
+        let pi = fleet.pi(udi);
+        let mut found = Found { pi: &pi, shown: BTreeMap::new() };
+        product(&pi, &mut found);
+        collector(&pi, &mut found);
+        throttle(&pi, &mut found);
+        utility(&pi, &mut found);
+        pools(&pi, fleet.reference, &mut found);
+        authorized(&pi, &rights, &mut found);
+        ended(&pi, fleet.reference, &mut found);
+        earlier_models(&pi, &mut found);
+        high_availability(&pi, &mut found);
+        sub_devices(&pi, &mut found);
+        clock(&pi, &mut found);
+        overlaps(&pi, &mut found);
+        moved(&pi, fleet.reference, &mut found);
+        all.extend(found.finish());
+        all.extend(refused(&pi, fleet));
+        all.extend(gaps(&pi, fleet));
+    }
+    all
+}
+
+/// R3.
+fn product(pi: &Pi<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        let Some(family) = pi.family else {
+            let detail = || format!("{} is of no supported family", pi.udi.pid);
+            found.report(Rule::ProductUnsupported, heard, detail);
+            continue;
+        };
+        if let Some(release) = heard.release().filter(|r| *r < family.first_release) {
+            found.report(Rule::ReleaseTooOld, heard, || {
+                format!("{release}; {} is supported from {}", family.name, family.first_release)
+            });
+        }
+    }
+}
+
+/// R2.3, R2.4, R10.4.
+fn collector(pi: &Pi<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        let via = &heard.via;
+        if via.collector == "cslu" && pi.is_under_vmanage(heard.first_at()) {
+            let detail = || "reported through CSLU, and vManage manages it".to_owned();
+            found.report(Rule::CsluUnderVmanage, heard, detail);
+        }
+        let rows = COLLECTORS.iter().filter(|row| {
+            row.collector == via.collector
+                && (!row.utility || heard.utility)
+                && (row.families.is_empty()
+                    || pi.family.is_some_and(|family| row.families.contains(&family.family)))
+        });
+        for row in rows {
+            if is_older_version(&via.collector_version, row.least_version) {
+                found.report(Rule::CollectorTooOld, heard, || {
+                    format!(
+                        "{} {}, at least {} is needed{}",
+                        via.collector,
+                        via.collector_version,
+                        row.least_version,
+                        if row.utility { " for utility mode" } else { "" }
+                    )
+                });
+            }
+            let release = heard.release();
+            if let (Some(release), Some(least)) = (release, row.least_release)
+                && release < least
+            {
+                found.report(Rule::ReleaseTooOldForCollector, heard, || {
+                    format!("{release}, {} needs at least {least}", row.collector)
+                });
+            }
+        }
+    }
+}
+
+/// R6.4: more than one report of one entitlement on one day (UTC), that the PI pushed.
+fn throttle(pi: &Pi<'_>, found: &mut Found<'_>) {
+    let mut by_day: BTreeMap<(&str, EpochSeconds), Vec<&Heard>> = BTreeMap::new();
+    for heard in pi.reports {
+        let pushed = heard.via.collection == "push";
+        if pushed && heard.release().is_some_and(is_throttled) {
+            let day = heard.received_at.div_euclid(DAY);
+            by_day.entry((&heard.tag, day)).or_default().push(heard);
+        }
+    }
+    for ((_, day), reports) in by_day.into_iter().filter(|(_, reports)| reports.len() > 1) {
+        for heard in &reports {
+            let when = (day * DAY, (day + 1) * DAY);
+            found.add(Rule::Throttle, heard, when, heard.peak(), || {
+                format!("{} reports on one day", reports.len())
+            });
+        }
+    }
+}
+
+/// R10.2, R10.3, R10.8.
+fn utility(pi: &Pi<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports.iter().filter(|r| r.utility) {
+        let family = pi.family.map(|row| row.family);
+        if family != Some(Family::C8000v) {
+            found.report(Rule::UtilityProduct, heard, || match family {
+                Some(Family::Csr1000v | Family::Isrv) => {
+                    format!("{} has another post-paid programme, under Smart Licensing", pi.udi.pid)
+                }
+                _ => format!("{} has no utility mode", pi.udi.pid),
+            });
+        } else if let Some(release) = heard.release() {
+            let is_controlled = pi.is_under_vmanage(heard.first_at());
+            let least = if is_controlled {
+                programme::UTILITY_CONTROLLER
+            } else {
+                programme::UTILITY_AUTONOMOUS
+            };
+            if release < least {
+                let detail = || format!("{release}, utility mode needs at least {least}");
+                found.report(Rule::UtilityRelease, heard, detail);
+            }
+        }
+        if heard.via.transport == "callhome" {
+            let detail = || "Call Home in utility mode".to_owned();
+            found.report(Rule::UtilityCallHome, heard, detail);
+        }
+    }
+}
+
+/// R10.1: licences that are subscribed to only, used outside utility mode, and the reverse.
+fn pools(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        let Some(entry) = reference.catalog_entry(&heard.tag) else { continue };
+        for of in heard.consuming() {
+            if heard.utility {
+                let may_not =
+                    !entry.postpaid_allowed && entry.enforcement != Enforcement::ExportControlled;
+                if may_not {
+                    let when = (of.start, of.end);
+                    found.add(Rule::PrepaidTagOnPostpaid, heard, when, of.value, || {
+                        format!("{} cannot be post-paid", entry.name)
+                    });
+                }
+                continue;
+            }
+            let Some(account) = pi.account_at(of.start) else { continue };
+            let item = reference.item(&heard.tag);
+            let is_subscribed = entry.postpaid_allowed
+                && reference
+                    .subscriptions_of_tag(account, &heard.tag)
+                    .iter()
+                    .any(|s| s.valid.contains(of.start));
+            let is_purchased =
+                reference.purchases(account, item).iter().any(|p| p.valid.contains(of.start));
+            if is_subscribed && !is_purchased {
+                let when = (of.start, of.end);
+                found.add(Rule::PostpaidTagOnPrepaid, heard, when, of.value, || {
+                    format!(
+                        "{} is subscribed to, and the report is not in utility mode",
+                        entry.name
+                    )
+                });
+            }
+        }
+    }
+}
+
+/// Authorizations by UDI and item.
+struct Rights<'a> {
+    reference: &'a Reference<'a>,
+    by_udi: HashMap<&'a Udi, Vec<Right<'a>>>,
+}
+
+struct Right<'a> {
+    kind: AuthorizationKind,
+    item: &'a str,
+    installed_at: EpochSeconds,
+    returned_at: Option<EpochSeconds>,
+    code_version: Option<u32>,
+}
+
+impl<'a> Rights<'a> {
+    fn new(book: &'a Book, fleet: &'a Fleet<'a>) -> Rights<'a> {
+        let mut by_udi: HashMap<&Udi, Vec<Right<'_>>> = HashMap::new();
+        for a in &book.authorizations {
+            by_udi.entry(&a.udi).or_default().push(Right {
+                kind: a.kind,
+                item: fleet.reference.item(&a.tag),
+                installed_at: a.installed_at,
+                returned_at: a.returned_at,
+                code_version: a.code_version,
+            });
+        }
+        Rights { reference: fleet.reference, by_udi }
+    }
+
+    fn of(&self, udi: &Udi) -> &[Right<'a>] {
+        self.by_udi.get(udi).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Right<'_> {
+    /// True if it permits the use of a licence.
+    fn permits(&self, entry: &CatalogEntry, item: &str, by: &Permitted) -> bool {
+        let honoured = by.release.map(hseck9_row);
+        let is_hseck9 = self.item == HSECK9;
+        let of_kind = match self.kind {
+            AuthorizationKind::Slac => true,
+            AuthorizationKind::Pak => is_hseck9 && honoured.is_none_or(|row| row.honours_pak),
+            AuthorizationKind::Slr => is_hseck9 && honoured.is_none_or(|row| row.honours_slr),
+            AuthorizationKind::Plr => {
+                return self.code_version.is_some_and(|v| v >= PLR_CODE_VERSION)
+                    && by.release.is_none_or(|r| r >= PLR_RELEASE);
+            }
+        };
+        // R4.4: what authorizes HSECK9 stands in for the SLAC of throughput.
+        let stands_in = is_hseck9 && by.hseck9_stands_in && !entry.name.contains("MRP");
+        of_kind && (self.item == item || stands_in)
+    }
+}
+
+/// What decides, beside the right itself, whether a use is permitted.
+struct Permitted {
+    release: Option<Release>,
+    hseck9_stands_in: bool,
+}
+
+/// R4.3 to R4.6.
+fn authorized(pi: &Pi<'_>, rights: &Rights<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        let Some(entry) = rights.reference.catalog_entry(&heard.tag) else { continue };
+        if entry.enforcement == Enforcement::Unenforced {
+            continue;
+        }
+        let item = rights.reference.item(&heard.tag);
+        let family = pi.family.map(|row| row.family);
+        let by = Permitted {
+            release: heard.release(),
+            hseck9_stands_in: matches!(family, Some(Family::Isr4000 | Family::C1100Tg)),
+        };
+        for udi in who_needs_one(pi, heard) {
+            for of in heard.consuming() {
+                let right =
+                    |r: &&Right<'_>| r.permits(entry, item, &by) && r.installed_at <= of.start;
+                let held: Vec<&Right<'_>> = rights.of(udi).iter().filter(right).collect();
+                let lasts = |r: &&Right<'_>| r.returned_at.is_none_or(|at| at >= of.end);
+                if held.iter().any(|r| lasts(&r)) {
+                    continue;
+                }
+                let returned = held.iter().filter_map(|r| r.returned_at).max();
+                match returned {
+                    Some(at) => {
+                        let when = (at.max(of.start), of.end);
+                        found.add(Rule::SlacReturned, heard, when, of.value, || {
+                            format!("{udi} returned its SLAC, and {} is in use", entry.name)
+                        });
+                    }
+                    None => {
+                        let when = (of.start, of.end);
+                        found.add(Rule::NoSlac, heard, when, of.value, || {
+                            format!("{udi} has no SLAC for {}", entry.name)
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// R4.6: each UDI of an HA group needs one; in a stack only the active.
+fn who_needs_one<'a>(pi: &'a Pi<'_>, heard: &'a Heard) -> Vec<&'a Udi> {
+    if heard.ha.is_empty() {
+        return vec![pi.udi];
+    }
+    let is_stack = heard.ha.iter().any(|member| member.role.eq_ignore_ascii_case("member"));
+    let needs = |role: &str| !is_stack || role.eq_ignore_ascii_case("active");
+    let members = heard.ha.iter().filter(|m| needs(&m.role)).map(|m| &m.udi);
+    let mut udis: Vec<&Udi> = members.collect();
+    if !is_stack {
+        udis.push(pi.udi);
+    }
+    udis.sort_unstable();
+    udis.dedup();
+    udis
+}
+
+/// R4.2: use after the last purchase or subscription of a licence has ended.
+fn ended(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        let Some(entry) = reference.catalog_entry(&heard.tag) else { continue };
+        if entry.duration != Duration::Subscription {
+            continue;
+        }
+        for of in heard.consuming() {
+            let Some(account) = pi.account_at(of.start) else { continue };
+            let ends: Vec<EpochSeconds> = if heard.utility {
+                let rows = reference.subscriptions_of_tag(account, &heard.tag);
+                rows.iter().filter(|s| s.valid.start < of.end).map(|s| s.valid.end).collect()
+            } else {
+                let rows = reference.purchases(account, reference.item(&heard.tag));
+                rows.iter().filter(|p| p.valid.start < of.end).map(|p| p.valid.end).collect()
+            };
+            let Some(end) = ends.into_iter().max().filter(|end| *end < of.end) else { continue };
+            let when = (end.max(of.start), of.end);
+            found.add(Rule::UseAfterEnd, heard, when, of.value, || {
+                format!("{} is used after all that was bought of it ended", entry.name)
+            });
+        }
+    }
+}
+
+/// R11.1, R11.3, R11.4.
+fn earlier_models(pi: &Pi<'_>, found: &mut Found<'_>) {
+    let took_snapshot = |heard: &Heard| heard.release().is_some_and(takes_pak_snapshots);
+    let first_snapshot = pi.reports.iter().filter(|r| took_snapshot(r)).map(Heard::first_at).min();
+    for heard in pi.reports {
+        let (at, release) = (heard.first_at(), heard.release());
+        let holds = |kind| {
+            pi.authorizations.iter().any(|a| {
+                a.kind == kind
+                    && a.installed_at <= at
+                    && a.returned_at.is_none_or(|returned| returned > at)
+            })
+        };
+        let row = pi.row_at(at);
+        let model = row.map(|row| row.license_model);
+        let newest_plr = pi
+            .authorizations
+            .iter()
+            .filter(|a| a.kind == AuthorizationKind::Plr && a.installed_at <= at)
+            .max_by_key(|a| a.installed_at);
+        if let (Some(code), Some(release)) = (newest_plr, release) {
+            let version = code.code_version.unwrap_or(1);
+            let is_old = version < PLR_CODE_VERSION && release >= PLR_OLD_CODES;
+            if is_old || (version >= PLR_CODE_VERSION && release < PLR_RELEASE) {
+                found.report(Rule::PlrCodeVersion, heard, || {
+                    format!("code of version {version} on {release}: not honoured")
+                });
+            }
+        }
+        let is_pak = model == Some(LicenseModel::Pak) || holds(AuthorizationKind::Pak);
+        if is_pak
+            && release.is_some_and(|r| r >= PAK_BY_SNAPSHOT)
+            && first_snapshot.is_none_or(|snapshot| snapshot >= at)
+        {
+            found.report(Rule::PakNoSnapshot, heard, || {
+                "no report of it shows a release that takes snapshots".to_owned()
+            });
+        }
+        let transport = if heard.via.transport.is_empty() {
+            row.map_or("", |row| row.transport.as_str())
+        } else {
+            heard.via.transport.as_str()
+        };
+        let allowed = model.map_or(&[][..], transports_after_upgrade);
+        if !transport.is_empty() && !allowed.is_empty() && !allowed.contains(&transport) {
+            let model = model.map_or("", LicenseModel::as_str);
+            found.report(Rule::TransportAfterUpgrade, heard, || {
+                format!("{transport}; after {model} it is {}", allowed.join(" or "))
+            });
+        }
+    }
+}
+
+/// R2.6.
+fn high_availability(pi: &Pi<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        let others = heard.ha.iter().filter(|member| member.udi != *pi.udi).count();
+        if others > 0 && pi.is_under_vmanage(heard.first_at()) {
+            let detail = || format!("names {others} others in HA, and vManage manages it");
+            found.report(Rule::HaUnderVmanage, heard, detail);
+        }
+    }
+}
+
+/// R6.6: the changes of sub-devices, replayed, against what is counted.
+fn sub_devices(pi: &Pi<'_>, found: &mut Found<'_>) {
+    let mut by_tag: BTreeMap<&str, Vec<(Use, usize, &Heard)>> = BTreeMap::new();
+    for heard in pi.reports {
+        let measurements = heard.uses.iter().enumerate();
+        by_tag.entry(&heard.tag).or_default().extend(measurements.map(|(i, of)| (*of, i, heard)));
+    }
+    for mut measurements in by_tag.into_values() {
+        if measurements.iter().all(|(_, _, heard)| heard.sub_devices.is_empty()) {
+            continue;
+        }
+        measurements.sort_by_key(|(of, _, heard)| (of.start, of.end, heard.report_id));
+        // What was reported twice changes nothing the second time.
+        let mut seen = HashSet::new();
+        let mut under: BTreeSet<&Udi> = BTreeSet::new();
+        let mut is_known = false;
+        for (of, number, heard) in measurements {
+            for change in heard.sub_devices.iter().filter(|change| change.measurement == number) {
+                is_known = true;
+                if change.is_added {
+                    under.insert(&change.udi);
+                } else {
+                    under.remove(&change.udi);
+                }
+            }
+            let counted = usize::try_from(of.value).unwrap_or(usize::MAX);
+            if is_known && seen.insert((of.start, of.end, of.value)) && counted != under.len() {
+                found.add(Rule::SubDeviceCount, heard, (of.start, of.end), of.value, || {
+                    format!("counts {counted}, and {} are left of those added", under.len())
+                });
+            }
+        }
+    }
+}
+
+fn clock(pi: &Pi<'_>, found: &mut Found<'_>) {
+    for heard in pi.reports {
+        for (number, seconds) in &heard.clock_changes {
+            let when = heard
+                .uses
+                .get(*number)
+                .map_or((heard.first_at(), heard.last_at()), |of| (of.start, of.end));
+            let detail = || format!("its clock was set by {seconds} seconds");
+            found.add(Rule::ClockChange, heard, when, heard.peak(), detail);
+        }
+    }
+}
+
+/// R6.3: the same time in the old storage format and in the new one.
+fn overlaps(pi: &Pi<'_>, found: &mut Found<'_>) {
+    let is_new = |heard: &Heard| match heard.release() {
+        Some(release) => release >= NEW_STORAGE,
+        None => heard.layout >= 2,
+    };
+    let mut of_tag: BTreeMap<&str, Vec<(EpochSeconds, EpochSeconds, bool, &Heard)>> =
+        BTreeMap::new();
+    for heard in pi.reports {
+        let spans = heard.uses.iter().map(|of| (of.start, of.end, is_new(heard), heard));
+        of_tag.entry(&heard.tag).or_default().extend(spans);
+    }
+    for mut spans in of_tag.into_values() {
+        if spans.iter().all(|s| s.2) || spans.iter().all(|s| !s.2) {
+            continue;
+        }
+        spans.sort_by_key(|(start, end, ..)| (*start, *end));
+        // The latest end of each format up to here.
+        let mut ends: [Option<(EpochSeconds, &Heard)>; 2] = [None, None];
+        for (start, end, new, heard) in spans {
+            if let Some((other_end, other)) = ends[usize::from(!new)]
+                && other_end > start
+            {
+                for heard in [heard, other] {
+                    let when = (start, end.min(other_end));
+                    let detail = || "reported in the formats before and from 17.7.1".to_owned();
+                    found.add(Rule::OverlapAcross1771, heard, when, heard.peak(), detail);
+                }
+            }
+            let held = &mut ends[usize::from(new)];
+            if held.is_none_or(|(held, _)| held < end) {
+                *held = Some((end, heard));
+            }
+        }
+    }
+}
+
+/// R6.7: the account of the headers is not the one of the report before, or not the book's.
+fn moved(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
+    let mut before: Option<(&str, &str)> = None;
+    let mut reports: Vec<&Heard> = pi.reports.iter().collect();
+    reports.sort_by_key(|r| (r.last_at(), r.received_at, r.report_id));
+    for heard in reports {
+        let Some((smart, virtual_)) = heard.via.account.as_ref() else { continue };
+        let named = (smart.as_str(), virtual_.as_str());
+        let held = pi.row_at(heard.first_at()).map(|row| &reference.accounts[row.account].id);
+        if let Some(id) = held.filter(|id| (id.smart.as_str(), id.virtual_.as_str()) != named) {
+            found.report(Rule::AccountMoved, heard, || {
+                format!("its collector says {smart}/{virtual_}, devices.csv says {id}")
+            });
+        } else if let Some(from) = before.filter(|from| *from != named) {
+            found.report(Rule::AccountMoved, heard, || {
+                format!("from {}/{} to {smart}/{virtual_}", from.0, from.1)
+            });
+        }
+        before = Some(named);
+    }
+}
+
+/// R10.9: what a source sent that may not.
+fn refused(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
+    let refused = fleet.history.refused.get(pi.udi)?;
+    let times = || refused.iter().map(|(_, at, _)| *at);
+    let (since, last) = (times().min()?, times().max()?);
+    let ids: BTreeSet<u64> = refused.iter().map(|(id, ..)| *id).collect();
+    let source = &refused.first()?.2;
+    Some(Finding {
+        rule: Rule::CollectorNotAllowed,
+        account: pi.account_at(since),
+        udi: Some(pi.udi.clone()),
+        entitlement: String::new(),
+        since,
+        last,
+        licenses: 0,
+        reports_total: refused.len(),
+        reports: ids.into_iter().take(REPORTS_MAX).collect(),
+        detail: format!(
+            "sent by '{}' ({})",
+            source.escape_debug(),
+            Reason::SourceNotAllowed.as_str()
+        ),
+        utility: false,
+    })
+}
+
+/// R6.1: ids between those that came, which nobody sent.
+fn gaps(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
+    let mut ids: BTreeMap<u64, Option<&Heard>> = BTreeMap::new();
+    for id in fleet.history.suspended_ids.get(pi.udi).into_iter().flatten() {
+        ids.insert(*id, None);
+    }
+    for heard in pi.reports {
+        ids.insert(heard.report_id, Some(heard));
+    }
+    let all: Vec<(u64, Option<&Heard>)> = ids.into_iter().collect();
+    let mut missing = 0u64;
+    let mut first: Option<(u64, u64)> = None;
+    let mut lost = Vec::new();
+    let (mut since, mut last) = (None, None);
+    for pair in all.windows(2) {
+        let ((before, left), (after, right)) = (pair[0], pair[1]);
+        let gap = after - before - 1;
+        if gap == 0 || gap > ID_GAP_MAX {
+            continue;
+        }
+        missing += gap;
+        first.get_or_insert((before + 1, after - 1));
+        lost.extend((before + 1..after).take(REPORTS_MAX.saturating_sub(lost.len())));
+        let from = left.map(Heard::last_at).or(right.map(Heard::first_at));
+        since = since.or(from);
+        last = right.map(Heard::first_at).or(from).or(last);
+    }
+    let (from, to) = first?;
+    let since = since.unwrap_or_default();
+    Some(Finding {
+        rule: Rule::ReportIdGap,
+        account: pi.account_at(since),
+        udi: Some(pi.udi.clone()),
+        entitlement: String::new(),
+        since,
+        last: last.unwrap_or(since).max(since),
+        licenses: 0,
+        reports_total: usize::try_from(missing).unwrap_or(usize::MAX),
+        reports: lost,
+        detail: format!("{missing} reports never came, the first of them {from} to {to}"),
+        utility: false,
+    })
+}
+
+/// R11.5: device-specific HSECK9 licences that an account holds and does not use, where a device runs a
+/// release that knows `DNA_HSEC`. As of an instant.
+#[must_use]
+pub fn convertible(fleet: &Fleet<'_>, book: &Book, at: EpochSeconds) -> Vec<Finding> {
+    let mut used: HashSet<(usize, &str)> = HashSet::new();
+    let mut able: HashMap<usize, (EpochSeconds, &Udi)> = HashMap::new();
+    for (udi, reports) in &fleet.history.heard {
+        let pi = fleet.pi(udi);
+        let family = pi.family.map(|row| row.family);
+        for heard in reports {
+            let Some(account) = pi.account_at(heard.first_at()) else { continue };
+            if heard.peak() > 0 {
+                used.insert((account, &heard.tag));
+            }
+            let knows = heard.release().is_some_and(|r| r >= DNA_HSEC_RELEASE)
+                && matches!(family, Some(Family::Isr1000 | Family::Isr4000));
+            if knows {
+                let since = heard.first_at();
+                let held = able.entry(account).or_insert((since, udi));
+                *held = (*held).min((since, udi));
+            }
+        }
+    }
+    let mut by_tag: BTreeMap<(usize, &str), i64> = BTreeMap::new();
+    for p in book.purchases.iter().filter(|p| p.valid.contains(at)) {
+        if fleet.reference.item(&p.tag) == HSECK9 && !is_dna_hsec(&p.tag) {
+            let quantity = i64::try_from(p.quantity).unwrap_or(i64::MAX);
+            *by_tag.entry((p.account, &p.tag)).or_default() += quantity;
+        }
+    }
+    by_tag
+        .into_iter()
+        .filter(|((account, tag), quantity)| *quantity > 0 && !used.contains(&(*account, *tag)))
+        .filter_map(|((account, tag), quantity)| {
+            let (since, udi) = able.get(&account)?;
+            Some(Finding {
+                rule: Rule::Hseck9Convertible,
+                account: Some(account),
+                udi: None,
+                entitlement: tag.to_owned(),
+                since: *since,
+                last: at,
+                licenses: quantity,
+                reports: Vec::new(),
+                reports_total: 0,
+                detail: format!(
+                    "{quantity} are held and not used, and {udi} runs 17.6.1a or later"
+                ),
+                utility: false,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,166 @@
+//! `findings`, `deadlines`, `coverage`: the rules of the licence programme.
+
+use anyhow::Context as _;
+use jiff::tz::TimeZone;
+use reconcile::core::deadlines::DAY;
+use reconcile::shell::compliance::{Compliance, forecast};
+use reconcile::shell::compliance_tables::{self as tables, Computed, Kind};
+use schemas::book::AccountId;
+use schemas::finding::{Rule, Severity};
+use schemas::period::{EpochSeconds, Period};
+use tokio::runtime::Runtime;
+
+use crate::cli::{AsOf, CoverageBy, Failure, Outcome};
+use crate::config::Config;
+use crate::output::{self, Rows};
+
+/// Days that a forecast looks ahead where nobody says.
+const FORECAST_DAYS: u32 = 30;
+
+/// Which findings are asked for.
+pub struct Filter {
+    pub severity: Option<Severity>,
+    pub rule: Option<Rule>,
+    pub account: Option<AccountId>,
+}
+
+fn instant(as_of: AsOf, config: &Config) -> EpochSeconds {
+    as_of.as_of.map_or_else(|| config.now(), |moment| moment.resolve(&TimeZone::UTC))
+}
+
+pub fn findings(
+    as_of: AsOf,
+    filter: &Filter,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
+    let at = instant(as_of, config);
+    let snapshot = super::snapshot(config, runtime)?;
+    let found = runtime.block_on(async {
+        let compliance = Compliance::read(&snapshot, at).await?;
+        let mut all = compliance.findings().await?;
+        all.retain(|one| {
+            let rule = one.finding.rule;
+            let account = one.finding.account.map(|a| &compliance.account(a).id);
+            filter.rule.is_none_or(|only| only == rule)
+                && filter.severity.is_none_or(|only| only == rule.facts().severity)
+                && filter.account.as_ref().is_none_or(|only| account == Some(only))
+        });
+        Ok::<_, reconcile::ReconcileError>(tables::findings(&compliance, &all))
+    });
+    let found = found.context("cannot look for breaches of the rules")?;
+    let hidden = &["domain_rules", "report_ids", "last_seen", "smart_account", "currency"];
+    print(&found, hidden, config)?;
+    output::note(config.quiet, &format!("{} findings", found.rows.len()));
+    Ok(if found.rows.is_empty() { Outcome::Done } else { Outcome::Found })
+}
+
+pub fn deadlines(
+    as_of: AsOf,
+    within: Option<u32>,
+    by_day: bool,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
+    let at = instant(as_of, config);
+    let snapshot = super::snapshot(config, runtime)?;
+    let compliance = runtime.block_on(Compliance::read(&snapshot, at));
+    let compliance = compliance.context("cannot read what was reported")?;
+    let mut all = compliance.deadlines().context("cannot compute what is due")?;
+    if by_day {
+        let days = forecast(&all, at, within.unwrap_or(FORECAST_DAYS));
+        print(&tables::forecast(&days), &[], config)?;
+        return Ok(Outcome::Done);
+    }
+    if let Some(days) = within {
+        let until = at + EpochSeconds::from(days) * DAY;
+        all.retain(|one| one.deadline.due().is_some_and(|due| due <= until));
+    }
+    let overdue = all.iter().filter(|one| one.deadline.state(at) == "overdue").count();
+    let hidden = &[
+        "smart_account",
+        "report_recommended",
+        "last_ack",
+        "change_at",
+        "change_due",
+        "change_reported",
+        "entitlement",
+        "exemption",
+        "currency",
+    ];
+    print(&tables::deadlines(&compliance, &all, at), hidden, config)?;
+    let total = all.len();
+    output::note(config.quiet, &format!("{total} product instances, {overdue} overdue"));
+    Ok(if overdue == 0 { Outcome::Done } else { Outcome::Found })
+}
+
+pub fn coverage(
+    period: Period,
+    as_of: AsOf,
+    by: CoverageBy,
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<Outcome, Failure> {
+    let at = instant(as_of, config);
+    let snapshot = super::snapshot(config, runtime)?;
+    let computed = runtime.block_on(async {
+        let compliance = Compliance::read(&snapshot, at).await?;
+        Ok::<_, reconcile::ReconcileError>(match by {
+            CoverageBy::Device => {
+                tables::coverage(&compliance, &compliance.coverage(period), period)
+            }
+            CoverageBy::Account => {
+                let all = compliance.account_coverage(period).await?;
+                tables::account_coverage(&compliance, &all, period)
+            }
+        })
+    });
+    let computed = computed.context("cannot compute what the reports cover")?;
+    print(&computed, &["smart_account", "period"], config)?;
+    Ok(Outcome::Done)
+}
+
+fn print(computed: &Computed, hidden: &[&str], config: &Config) -> anyhow::Result<()> {
+    let columns: Vec<&str> = computed.columns.iter().map(|(name, _)| *name).collect();
+    let is_number = |kind: Kind| !matches!(kind, Kind::Text | Kind::Time);
+    let numbers: Vec<&str> = computed
+        .columns
+        .iter()
+        .filter(|(_, kind)| is_number(*kind))
+        .map(|(name, _)| *name)
+        .collect();
+    let rows = computed.texts();
+    output::rows(config.format, &Rows { columns: &columns, rows, numbers: &numbers, hidden })
+}
+
+/// Makes the computed tables that a query names readable in its session, as they stand now.
+pub fn register(
+    session: &datafusion::prelude::SessionContext,
+    snapshot: &reconcile::shell::run::Snapshot,
+    query: &str,
+    at: EpochSeconds,
+    runtime: &Runtime,
+) -> anyhow::Result<()> {
+    let query = query.to_ascii_lowercase();
+    let names = |table: &str| query.contains(table);
+    if !["findings", "deadlines", "coverage"].into_iter().any(names) {
+        return Ok(());
+    }
+    runtime.block_on(async {
+        let compliance = Compliance::read(snapshot, at).await?;
+        let mut computed = Vec::new();
+        if names("findings") {
+            computed.push(tables::findings(&compliance, &compliance.findings().await?));
+        }
+        if names("deadlines") {
+            computed.push(tables::deadlines(&compliance, &compliance.deadlines()?, at));
+        }
+        if names("coverage") {
+            computed.push(tables::all_coverage(&compliance, at));
+        }
+        for table in computed {
+            session.register_batch(table.name, table.batch()?)?;
+        }
+        Ok::<_, anyhow::Error>(())
+    })
+}
