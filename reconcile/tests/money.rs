@@ -332,6 +332,8 @@ fn a_blank_plan_is_no_plan() {
 
 /// A switchover on the 16th: the old and the new active both report the same week, and both name
 /// each other. Usage of one group: 3 for 30 days, not 3 for 37.
+///
+/// R6.6.
 #[test]
 fn a_switchover_reported_twice_counts_once() {
     let book = postpaid(
@@ -459,6 +461,8 @@ fn late_usage_after_a_close_is_an_adjustment_in_the_next_open_month() {
 }
 
 /// Reasons in their order, each with its licence-seconds.
+///
+/// R10.7.
 #[test]
 fn what_cannot_be_priced_is_an_exception_with_its_licence_seconds() {
     let book = postpaid("USD", "UTC", "UNCOMMITTED,", "");

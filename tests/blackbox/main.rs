@@ -11,6 +11,7 @@ mod evidence;
 mod kill;
 mod memo;
 mod queries;
+mod rules;
 mod statements;
 mod support;
 mod suspense;

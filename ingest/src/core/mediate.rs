@@ -49,6 +49,7 @@ impl Rules {
 }
 
 /// What is known of a report's id.
+/// Whatever the way that a copy came, it is one (R2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     New,
@@ -85,6 +86,7 @@ pub fn check_origin(
     }
     match &report.signer {
         Signer::Reporter => None,
+        // In HA each member has a trust code of its own (R7.3).
         Signer::Named(udi) if udi == report.udi() || report.readings.ha_udi.contains(udi) => None,
         Signer::Named(udi) => Some((
             Reason::UdiMismatch,

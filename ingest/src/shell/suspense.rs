@@ -185,11 +185,10 @@ pub(super) fn with_act(
     )?))
 }
 
-/// Rows with another last column.
+/// Rows with other acts.
 pub(super) fn replace_acts(rows: &RecordBatch, acts: ArrayRef) -> Result<RecordBatch, ArrowError> {
     let mut columns = rows.columns().to_vec();
-    let last = columns.len() - 1;
-    columns[last] = acts;
+    columns[SCHEMA.index_of("acts")?] = acts;
     RecordBatch::try_new(SCHEMA.clone(), columns)
 }
 

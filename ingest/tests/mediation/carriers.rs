@@ -6,6 +6,7 @@ use ingest::core::carrier::{CarrierLimits, Item};
 
 use crate::desk::*;
 
+/// R2.8: a file holds reports of many PIs.
 #[test]
 fn carriers_are_told_apart_by_content() {
     let m = Mediation::new();
@@ -111,6 +112,7 @@ fn invalid_utf8_makes_the_rest_malformed() {
     assert_eq!(m.take(b"\xff\xfe<\0a\0"), ["malformed"]);
 }
 
+/// R6.5.
 #[test]
 fn what_stands_beside_a_report_is_kept_with_it() {
     let xml = "<smartLicense><a>1</a><RUMReport>x</RUMReport><b/><RUMReport>y</RUMReport><c/></smartLicense>";

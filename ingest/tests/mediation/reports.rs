@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::desk::*;
 
+/// R1, R7.4, R10.9.
 #[test]
 fn every_reason_has_a_report_that_meets_it() {
     let mut met: Vec<Reason> = Vec::new();
@@ -160,6 +161,7 @@ fn a_key_that_is_read_comes_once_an_unknown_one_may_come_twice() {
     assert_eq!(Mediation::new().take(twice.as_bytes()), ["malformed"]);
 }
 
+/// R7.1.
 #[test]
 fn the_three_algorithms_and_what_is_none_of_them() {
     let mut m = Mediation::new();
@@ -187,6 +189,7 @@ fn the_three_algorithms_and_what_is_none_of_them() {
     assert_eq!(m.one(&broken), "signature-invalid");
 }
 
+/// R7.2.
 #[test]
 fn a_later_trust_code_overwrites_an_earlier_one_from_then_on() {
     let mut m = Mediation::new();
@@ -226,6 +229,7 @@ fn policies_decide_what_may_be_unverifiable() {
     }
 }
 
+/// R2.2, R6.1: one report, however often and by whatever way it comes.
 #[test]
 fn a_duplicate_is_found_before_the_signature_a_conflict_after() {
     let mut m = Mediation::new();
@@ -243,6 +247,7 @@ fn a_duplicate_is_found_before_the_signature_a_conflict_after() {
     assert_eq!([m.one(&unknown), m.one(&unknown)], ["trust-unknown", "trust-unknown"]);
 }
 
+/// R7.3: each member has a trust code of its own.
 #[test]
 fn an_ha_member_may_sign() {
     let mut m = Mediation::new();

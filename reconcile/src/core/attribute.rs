@@ -20,6 +20,7 @@ use super::timeline::{ReportFacts, Won};
 pub enum ExceptionReason {
     NotInCatalog,
     AccountUnknown,
+    /// Kept, shown, and not billed until the book knows it (R10.7).
     SubscriptionUnknown,
     PriceUnknown,
 }

@@ -100,7 +100,6 @@ pub struct Policies<'a> {
     by_scope: HashMap<(PolicyScope, &'a str), Vec<&'a Policy>>,
 }
 
-// The scope of a policy is one of three words.
 impl<'a> Policies<'a> {
     #[must_use]
     pub fn new(book: &'a Book) -> Policies<'a> {
@@ -391,3 +390,6 @@ fn last_licenses(reports: &[Heard]) -> Vec<(String, i64)> {
         .map(|(tag, (_, value))| (tag.to_owned(), value))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

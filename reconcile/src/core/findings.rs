@@ -722,3 +722,6 @@ pub fn convertible(fleet: &Fleet<'_>, book: &Book, at: EpochSeconds) -> Vec<Find
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Carriers: from the bytes of an input to the text of each report in it (contract 1.1).
+//! Carriers: from the bytes of an input to the text of each report in it, of which there may be many, of
+//! many PIs (contract 1.1, R2.8).
 //!
 //! What an input is, its bytes tell, never its name. Everything streams: the window over an input
 //! is bounded, and so is what is kept of one that cannot be read.
