@@ -221,6 +221,13 @@ pub enum Command {
         #[arg(long)]
         forecast: bool,
     },
+    /// Requests and ACKs that came beside reports, and what the book holds of them since
+    #[command(after_help = "Example: rumledger requests --open")]
+    Requests {
+        /// Only those that the book answers nothing of
+        #[arg(long)]
+        open: bool,
+    },
     /// How much of a month the reports cover, and what the rest would bill
     #[command(
         after_help = "Example: rumledger coverage --period 2026-10\n         rumledger coverage --period 2026-10 --by account"

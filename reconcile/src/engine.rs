@@ -23,7 +23,7 @@ use schemas::book::Book;
 use schemas::merkle::Hash;
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
-use schemas::{journal, ledger, trust};
+use schemas::{document, journal, ledger, trust};
 use tokio::task::JoinSet;
 
 use crate::ReconcileError;
@@ -92,13 +92,14 @@ pub(crate) async fn register(
 pub async fn sql_session(
     journal_table: Option<&Table>,
     ledger_table: Option<&Table>,
-    trust_codes: Option<&Table>,
+    (trust_codes, documents): (Option<&Table>, Option<&Table>),
     book: &Book,
 ) -> Result<SessionContext> {
     let session = session()?;
     register(&session, "stored_journal", journal_table, &journal::SCHEMA).await?;
     register(&session, "stored_ledger", ledger_table, &ledger::SCHEMA).await?;
     register(&session, trust::TABLE, trust_codes, &trust::SCHEMA).await?;
+    register(&session, document::TABLE, documents, &document::SCHEMA).await?;
     for (name, query) in [
         ("journal", include_str!("sql/view_journal.sql")),
         ("usage", include_str!("sql/view_usage.sql")),

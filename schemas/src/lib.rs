@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod disposition;
+pub mod document;
 pub mod domain;
 pub mod finding;
 pub mod journal;

@@ -9,6 +9,7 @@ mod fleet;
 mod ingest;
 mod lake;
 mod ledger;
+mod requests;
 mod sql;
 mod stream;
 mod suspense;
@@ -99,6 +100,7 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         Command::Deadlines { as_of, within, forecast } => {
             compliance::deadlines(as_of, within, forecast, config, runtime)
         }
+        Command::Requests { open } => requests::run(open, config, runtime),
         Command::Coverage { period, as_of, by } => {
             compliance::coverage(period, as_of, by, config, runtime)
         }

@@ -179,3 +179,83 @@ fn deadlines_name_the_policy_and_the_exemption() {
     let states = columns(&within, &["state"]);
     assert!(states.iter().all(|s| s == "overdue" || s == "within-7-days"), "{states:?}");
 }
+
+/// R6.5: requests beside reports are listed, and matched with what the book holds later; ACKs and policies
+/// are kept as evidence, once.
+#[test]
+fn requests_and_acks_are_kept_and_matched() {
+    let place = Place::with_fleet(&[
+        "--reports",
+        "20",
+        "--devices",
+        "10",
+        "--months",
+        "1",
+        "--broken",
+        "0",
+        "--duplicates",
+        "0",
+        "--per-file",
+        "1",
+    ]);
+    let reports = place.path("fleet/reports");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&reports).unwrap().map(|e| e.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some_and(|e| e == "xml"));
+    names.sort();
+    for (path, beside) in names.iter().zip([
+        "<smartLicenseTrustRequest><n>1</n></smartLicenseTrustRequest>",
+        "<smartLicenseAuthRequest/><smartLicenseSystemInfo/>",
+    ]) {
+        let text = std::fs::read_to_string(path).unwrap();
+        std::fs::write(path, text.replace("</smartLicense>", &format!("{beside}</smartLicense>")))
+            .unwrap();
+    }
+    let ack = "<smartLicense><smartLicenseRumAck><id>1</id></smartLicenseRumAck></smartLicense>";
+    std::fs::write(reports.join("z1.xml"), ack).unwrap();
+    std::fs::write(reports.join("z2.xml"), ack).unwrap();
+    let ran = place.run(&["ingest", "files", "fleet/reports", "--format", "json"]);
+    assert!(ran.stdout.contains("\"received\":20"), "{}{}", ran.stdout, ran.stderr);
+    place.run(&["-q", "ingest", "files", "fleet/reports/z1.xml"]);
+    let rows = |place: &Place, more: &[&str]| {
+        let mut args = vec!["requests", "--format", "csv"];
+        args.extend(more);
+        columns(&place.ok(0, &args), &["kind", "element", "state"])
+    };
+    assert_eq!(
+        rows(&place, &[]),
+        [
+            "ack smartLicenseRumAck kept",
+            "slac smartLicenseAuthRequest open",
+            "trust-code smartLicenseTrustRequest open",
+        ]
+    );
+    let held = place.sql("SELECT count(*), count(DISTINCT sha256) FROM documents WHERE element = 'smartLicenseRumAck'");
+    assert_eq!(held, ["1,1"]);
+    // The book learns of the trust code that was asked for, and of the SLAC.
+    let of = |element: &str| {
+        let csv = place.ok(0, &["requests", "--format", "csv"]);
+        let row = columns(&csv, &["element", "udi_pid", "udi_serial"])
+            .into_iter()
+            .find(|row| row.starts_with(element))
+            .unwrap();
+        let mut parts = row.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>();
+        (parts.remove(0), parts.remove(0))
+    };
+    let (trust, slac) = (of("smartLicenseTrustRequest"), of("smartLicenseAuthRequest"));
+    let codes = place.path("fleet/book/trust_codes.csv");
+    let text = std::fs::read_to_string(&codes).unwrap();
+    let line = text.lines().find(|line| line.contains(&trust.1)).unwrap();
+    let later = line.replace("2020-01-01", "2026-11-12");
+    std::fs::write(&codes, format!("{text}{later}\n")).unwrap();
+    std::fs::write(
+        place.path("fleet/book/authorizations.csv"),
+        format!(
+            "udi_pid,udi_serial,kind,entitlement_tag,code_version,installed_at,returned_at\n{},{},SLAC,DNA_HSEC,,2026-11-11,\n",
+            slac.0, slac.1
+        ),
+    )
+    .unwrap();
+    place.ok(0, &["book", "import", "fleet/book"]);
+    assert_eq!(rows(&place, &["--open"]), Vec::<String>::new());
+}

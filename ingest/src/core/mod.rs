@@ -9,4 +9,5 @@ pub mod json;
 pub mod keyring;
 pub mod mediate;
 pub mod report;
+pub mod requests;
 pub mod worker;

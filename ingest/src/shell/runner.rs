@@ -14,6 +14,7 @@ use schemas::journal;
 use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
+use super::documents::{self, Document};
 use super::files::FileSource;
 use super::index::{Index, IndexError};
 use super::mediation::{Gathered, Judging, MediationError, Summary, journal_layout};
@@ -83,6 +84,10 @@ pub fn ingest_files(
         let (send, receive) = sync_channel(CHUNKS_WAITING);
         scope.spawn(|| read_files(files, settings, &files_read, send));
         let mut run = Run {
+            runtime,
+            lake,
+            documents: Vec::new(),
+            document_bytes: 0,
             settings,
             delivery: Arc::new(settings.delivery.clone()),
             writer: JournalWriter::new(runtime, journal, index),
@@ -92,6 +97,7 @@ pub fn ingest_files(
             summary: Summary::default(),
         };
         run.all(&receive, &files_read)?;
+        run.keep_documents()?;
         run.flush()?;
         run.settle()?;
         Ok(Taken { summary: run.summary, commits: run.writer.commits() })
@@ -103,7 +109,7 @@ fn read_files(
     files: &[PathBuf],
     settings: &Settings<'_>,
     done: &AtomicU64,
-    send: SyncSender<Result<Vec<RawReport>>>,
+    send: SyncSender<Result<Read>>,
 ) {
     let mut chunk = Vec::new();
     let mut chunk_bytes = 0;
@@ -117,11 +123,11 @@ fn read_files(
                     return true;
                 }
                 chunk_bytes = 0;
-                send.send(Ok(std::mem::take(&mut chunk))).is_ok()
+                send.send(Ok(Read::Reports(std::mem::take(&mut chunk)))).is_ok()
             }
-            Item::Ignored { source, what } => {
+            Item::Ignored { source, what, kept } => {
                 (settings.ignored)(&source, &what);
-                true
+                kept.is_empty() || send.send(Ok(Read::Document { source, kept })).is_ok()
             }
         });
         match read {
@@ -129,16 +135,30 @@ fn read_files(
             Err(CarrierError::Stopped) => return,
             Err(error) => {
                 // What was read before the file that failed is taken in first.
-                let _ = send.send(Ok(std::mem::take(&mut chunk)));
+                let _ = send.send(Ok(Read::Reports(std::mem::take(&mut chunk))));
                 let _ = send.send(Err(error.into()));
                 return;
             }
         };
     }
-    let _ = send.send(Ok(chunk));
+    let _ = send.send(Ok(Read::Reports(chunk)));
+}
+
+/// What the reader hands on.
+enum Read {
+    Reports(Vec<RawReport>),
+    /// A document without a report.
+    Document {
+        source: String,
+        kept: Vec<u8>,
+    },
 }
 
 struct Run<'a> {
+    runtime: &'a Handle,
+    lake: &'a Lake,
+    documents: Vec<Document>,
+    document_bytes: usize,
     settings: &'a Settings<'a>,
     delivery: Arc<Delivery>,
     writer: JournalWriter,
@@ -150,15 +170,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn all(
-        &mut self,
-        chunks: &Receiver<Result<Vec<RawReport>>>,
-        files_read: &AtomicU64,
-    ) -> Result<()> {
+    fn all(&mut self, chunks: &Receiver<Result<Read>>, files_read: &AtomicU64) -> Result<()> {
         while let Ok(chunk) = chunks.recv() {
             match chunk {
-                Ok(chunk) => self.take(chunk)?,
+                Ok(Read::Reports(chunk)) => self.take(chunk)?,
+                Ok(Read::Document { source, kept }) => self.keep(source, kept)?,
                 Err(error) => {
+                    self.keep_documents()?;
                     self.flush()?;
                     self.settle()?;
                     return Err(error);
@@ -166,6 +184,28 @@ impl Run<'_> {
             }
             (self.settings.progress)(self.received, files_read.load(Ordering::Relaxed));
         }
+        Ok(())
+    }
+
+    /// Keeps a document without a report; when there are enough, in the lake.
+    fn keep(&mut self, source: String, bytes: Vec<u8>) -> Result<()> {
+        self.document_bytes += bytes.len();
+        self.documents.push(Document {
+            received_at: (self.settings.clock)(),
+            source,
+            collector: self.delivery.collector.clone().unwrap_or_default(),
+            bytes,
+        });
+        if self.documents.len() < CHUNK_REPORTS && self.document_bytes < CHUNK_BYTES {
+            return Ok(());
+        }
+        self.keep_documents()
+    }
+
+    fn keep_documents(&mut self) -> Result<()> {
+        let documents = std::mem::take(&mut self.documents);
+        self.document_bytes = 0;
+        self.runtime.block_on(documents::keep(self.lake, &documents))?;
         Ok(())
     }
 

@@ -30,6 +30,7 @@ pub struct Snapshot {
     pub journal: Option<Table>,
     pub ledger: Option<Table>,
     pub trust_codes: Option<Table>,
+    pub documents: Option<Table>,
     pub book: Arc<StoredBook>,
     /// Of the ledger, only what it held before this version.
     pub before: Option<u64>,
@@ -46,6 +47,7 @@ impl Snapshot {
             ledger: lake.table(ledger_table::TABLE).await?,
             book: Arc::new(load_book(lake, None).await?),
             trust_codes: lake.table(schemas::trust::TABLE).await?,
+            documents: lake.table(schemas::document::TABLE).await?,
             journal: lake.table(journal::TABLE).await?,
             before: None,
         })
@@ -86,6 +88,7 @@ impl Snapshot {
             ledger: Some(ledger.clone()),
             book,
             trust_codes: None,
+            documents: None,
             journal,
             before: Some(run.ledger_version),
         }
@@ -112,7 +115,7 @@ impl Snapshot {
         engine::sql_session(
             self.journal.as_ref(),
             self.ledger.as_ref(),
-            self.trust_codes.as_ref(),
+            (self.trust_codes.as_ref(), self.documents.as_ref()),
             &self.book.book,
         )
         .await

@@ -308,7 +308,7 @@ impl Reading<'_, '_> {
         }
         let source = format!("{name}!{}", member_name(entry));
         let what = format!("an archive member that is no file ({kind:?})");
-        if (self.sink)(Item::Ignored { source, what }) {
+        if (self.sink)(Item::Ignored { source, what, kept: Vec::new() }) {
             Ok(())
         } else {
             Err(CarrierError::Stopped)

@@ -25,7 +25,7 @@ pub(super) fn read<R: Read>(
             let text = window.data()[..passed].trim_ascii().to_vec();
             out.report(text, None, Vec::new())
         }
-        Ok((Top::Other, _)) => out.ignored("a JSON document without a report"),
+        Ok((Top::Other, _)) => out.ignored("a JSON document without a report", Vec::new()),
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
         Err(Stop::Full) => {
@@ -289,7 +289,9 @@ fn read_tail<R: Read>(
         reader.end()
     })?;
     match step {
-        Ok(()) if window.ended() && empty => out.ignored("a JSON list without a report"),
+        Ok(()) if window.ended() && empty => {
+            out.ignored("a JSON list without a report", Vec::new())
+        }
         Ok(()) if window.ended() => Ok(()),
         // The text so far is complete; hold that nothing but white space follows.
         Ok(()) => read_blank_end(window, limits, out, empty),
@@ -317,7 +319,11 @@ fn read_blank_end<R: Read>(
         }
         window.pass(blank);
         if !window.fill().map_err(|e| out.failed(e))? {
-            return if empty { out.ignored("a JSON list without a report") } else { Ok(()) };
+            return if empty {
+                out.ignored("a JSON list without a report", Vec::new())
+            } else {
+                Ok(())
+            };
         }
     }
 }

@@ -62,6 +62,8 @@ pub enum Item {
     Ignored {
         source: String,
         what: String,
+        /// Its elements, where it is XML, as evidence.
+        kept: Vec<u8>,
     },
 }
 
@@ -209,8 +211,8 @@ impl<'s, 'n> Output<'s, 'n> {
         self.item(Item::Report(RawReport { position, text, refused, context }))
     }
 
-    fn ignored(&mut self, what: &str) -> Result<(), CarrierError> {
-        self.item(Item::Ignored { source: self.name.to_owned(), what: what.to_owned() })
+    fn ignored(&mut self, what: &str, kept: Vec<u8>) -> Result<(), CarrierError> {
+        self.item(Item::Ignored { source: self.name.to_owned(), what: what.to_owned(), kept })
     }
 
     /// The rest of the input, in which no report can be read, is one suspended report.

@@ -60,7 +60,7 @@ pub(super) fn read<R: Read>(
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
     let mut place = Place::Start;
-    let mut pending = Pending::default();
+    let mut pending = Pending { kept_max: limits.evidence_bytes_max(), ..Pending::default() };
     // Escaped, a report's text can be six times as long as it is.
     let part_max = limits.report.report_bytes_max.saturating_mul(8);
     loop {
@@ -127,8 +127,12 @@ type HeldReport = (Vec<u8>, Option<(Reason, String)>);
 struct Pending {
     report: Option<HeldReport>,
     context: Vec<u8>,
+    kept_max: usize,
     reports: u64,
 }
+
+/// Stands where evidence beside reports was too much to be kept.
+const NOT_KEPT: &[u8] = b"<!-- more is not kept -->";
 
 impl Pending {
     fn take(
@@ -148,9 +152,8 @@ impl Pending {
             What::Sibling => {
                 if *place == Place::Prolog || *place == Place::Start {
                     *place = Place::Epilog;
-                } else {
-                    self.context.extend_from_slice(bytes);
                 }
+                self.keep(bytes);
             }
             What::Report(text) => {
                 let trimmed = text.trim_matches([' ', '\t', '\n', '\r']);
@@ -170,6 +173,15 @@ impl Pending {
             *place = Place::Prolog;
         }
         Ok(())
+    }
+
+    /// Keeps an element as evidence, and no more of a document that has them without end.
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.context.len() + bytes.len() <= self.kept_max {
+            self.context.extend_from_slice(bytes);
+        } else if !self.context.ends_with(NOT_KEPT) {
+            self.context.extend_from_slice(NOT_KEPT);
+        }
     }
 
     fn report(
@@ -206,7 +218,7 @@ impl Pending {
             return out.report(Vec::new(), Some(refused), Vec::new());
         }
         if self.reports == 0 {
-            out.ignored("an XML document without a RUMReport")?;
+            out.ignored("an XML document without a RUMReport", self.context)?;
         }
         Ok(())
     }
