@@ -336,21 +336,21 @@ impl Kind {
 impl Computed {
     /// The rows as CSV has them.
     #[must_use]
-    pub fn texts(&self) -> Vec<Vec<String>> {
+    pub fn into_texts(self) -> Vec<Vec<String>> {
         let kinds: Vec<Kind> = self.columns.iter().map(|(_, kind)| *kind).collect();
-        let cell = |(cell, kind): (&Cell, &Kind)| match cell {
-            Cell::Text(text) => text.clone(),
+        let cell = |(cell, kind): (Cell, &Kind)| match cell {
+            Cell::Text(text) => text,
             Cell::Time(at) => at.map(rfc3339).unwrap_or_default(),
             Cell::Count(count) => count.map(|n| n.to_string()).unwrap_or_default(),
             Cell::Money(amount) => {
-                amount.as_ref().map(|(amount, c)| money_text(*amount, c)).unwrap_or_default()
+                amount.map(|(amount, c)| money_text(amount, &c)).unwrap_or_default()
             }
             Cell::Number(number) => number.map_or_else(String::new, |n| match kind {
                 Kind::Share => decimal_text(n, QUANTITY_SCALE),
                 _ => n.to_string(),
             }),
         };
-        self.rows.iter().map(|row| row.iter().zip(&kinds).map(cell).collect()).collect()
+        self.rows.into_iter().map(|row| row.into_iter().zip(&kinds).map(cell).collect()).collect()
     }
 
     #[must_use]
