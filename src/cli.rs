@@ -24,6 +24,15 @@ pub enum Failure {
     Failed(anyhow::Error),
 }
 
+impl Failure {
+    /// Why, whatever the exit status.
+    pub fn into_error(self) -> anyhow::Error {
+        match self {
+            Failure::Usage(error) | Failure::Failed(error) => error,
+        }
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Failure::Failed(error.into())

@@ -1,10 +1,14 @@
 //! `findings`, `deadlines`, `coverage`: the rules of the licence programme.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
+use reconcile::ReconcileError;
 use reconcile::core::deadlines::DAY;
 use reconcile::shell::compliance::{Compliance, forecast};
 use reconcile::shell::compliance_tables::{self as tables, Computed, Kind};
+use reconcile::shell::run::Snapshot;
 use schemas::book::AccountId;
 use schemas::finding::{Rule, Severity};
 use schemas::period::{EpochSeconds, Period};
@@ -46,7 +50,7 @@ pub fn findings(
                 && filter.severity.is_none_or(|only| only == rule.facts().severity)
                 && filter.account.as_ref().is_none_or(|only| account == Some(only))
         });
-        Ok::<_, reconcile::ReconcileError>(tables::findings(&compliance, &all))
+        Ok::<_, ReconcileError>(tables::findings(&compliance, &all))
     });
     let found = found.context("cannot look for breaches of the rules")?;
     let hidden = &["domain_rules", "report_ids", "last_seen", "smart_account", "currency"];
@@ -109,7 +113,7 @@ pub fn coverage(
     let snapshot = super::snapshot(config, runtime)?;
     let computed = runtime.block_on(async {
         let compliance = Compliance::read(&snapshot, at).await?;
-        Ok::<_, reconcile::ReconcileError>(match by {
+        Ok::<_, ReconcileError>(match by {
             CoverageBy::Device => {
                 tables::coverage(&compliance, &compliance.coverage(period), period)
             }
@@ -122,6 +126,32 @@ pub fn coverage(
     let computed = computed.context("cannot compute what the reports cover")?;
     print(computed, &["smart_account", "period"], config)?;
     Ok(Outcome::Done)
+}
+
+/// Coverage by account, as things stand now.
+pub fn of_accounts(
+    snapshot: &Snapshot,
+    period: Period,
+    config: &Config,
+    runtime: &Runtime,
+) -> anyhow::Result<Computed> {
+    let computed = runtime.block_on(async {
+        let compliance = Compliance::read(snapshot, config.now()).await?;
+        let all = compliance.account_coverage(period).await?;
+        Ok::<_, ReconcileError>(tables::account_coverage(&compliance, &all, period))
+    });
+    computed.context("cannot compute what the reports cover")
+}
+
+/// The time that each customer's devices had to account for in a period, and what of it reports cover.
+pub fn of_customers(
+    snapshot: &Snapshot,
+    period: Period,
+    config: &Config,
+    runtime: &Runtime,
+) -> anyhow::Result<BTreeMap<String, (i64, i64)>> {
+    let compliance = runtime.block_on(Compliance::read(snapshot, config.now()));
+    Ok(compliance.context("cannot compute what the reports cover")?.customer_coverage(period))
 }
 
 fn print(computed: Computed, hidden: &[&str], config: &Config) -> anyhow::Result<()> {
@@ -140,7 +170,7 @@ fn print(computed: Computed, hidden: &[&str], config: &Config) -> anyhow::Result
 /// Makes the computed tables that a query names readable in its session, as they stand now.
 pub fn register(
     session: &datafusion::prelude::SessionContext,
-    snapshot: &reconcile::shell::run::Snapshot,
+    snapshot: &Snapshot,
     query: &str,
     at: EpochSeconds,
     runtime: &Runtime,

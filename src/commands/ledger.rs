@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use jiff::tz::TimeZone;
 use reconcile::ReconcileError;
 use reconcile::shell::close;
+use reconcile::shell::compliance_tables::share_text;
 use reconcile::shell::run::{self, EXCEPTION_COLUMNS, ExceptionRow};
 use schemas::book::AccountId;
 use schemas::ledger::{Line, STATEMENT_COLUMNS};
@@ -139,9 +140,38 @@ pub fn statement(
                 "--out is for parquet, focus, xlsx and pdf; redirect the others"
             )));
         }
-        (false, None) => print_lines(&lines, config)?,
+        (false, None) => {
+            print_lines(&lines, config)?;
+            if config.format == Format::Table && !config.quiet && !lines.is_empty() {
+                note_coverage(period, customer, config, runtime)?;
+            }
+        }
     }
     Ok(Outcome::Done)
+}
+
+/// How much of the month stands on reports.
+fn note_coverage(
+    period: Period,
+    customer: Option<&str>,
+    config: &Config,
+    runtime: &Runtime,
+) -> anyhow::Result<()> {
+    let snapshot = super::snapshot(config, runtime).map_err(Failure::into_error)?;
+    let customers = super::compliance::of_customers(&snapshot, period, config, runtime)?;
+    let of = customers.iter().filter(|(name, _)| customer.is_none_or(|only| only == name.as_str()));
+    let (expected, covered) =
+        of.fold((0, 0), |held, (_, (expected, covered))| (held.0 + expected, held.1 + covered));
+    let share = share_text(covered, expected);
+    if !share.is_empty() {
+        output::note(
+            config.quiet,
+            &format!(
+                "reports cover {share} of the time that devices had to account for; `rumledger coverage --period {period}` names the rest"
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// Writes a statement as a file, whole or not at all.
@@ -163,7 +193,11 @@ fn write_statement(
             let exceptions = runtime
                 .block_on(run::exceptions(&lake, Some(period)))
                 .context("cannot compute exceptions")?;
-            statement::xlsx::write(period, lines, &exceptions)?
+            let snapshot = super::snapshot(config, runtime)?;
+            let coverage = super::compliance::of_accounts(&snapshot, period, config, runtime)?;
+            // What may still come changes with the day that it is asked on; a statement is of its month.
+            let coverage = coverage.without(&["period", "silent", "lost"]);
+            statement::xlsx::write(period, lines, &exceptions, &coverage)?
         }
         _ => return write_pdf(period, lines, out, config, runtime),
     };
@@ -190,9 +224,11 @@ fn write_pdf(
     let days = runtime
         .block_on(reconcile::shell::daily::daily(&snapshot, period))
         .context("cannot compute the days")?;
+    let coverage = super::compliance::of_customers(&snapshot, period, config, runtime)?;
+    let by_customer = (&days, &coverage);
     let issuer = &config.parties.invoice_issuer;
     if !out.is_dir() && !out.as_os_str().to_string_lossy().ends_with('/') {
-        statement::put(out, &statement::pdf::write(period, lines, &days, issuer)?)?;
+        statement::put(out, &statement::pdf::write(period, lines, by_customer, issuer)?)?;
         output::note(config.quiet, &format!("{} lines in {}", lines.len(), out.display()));
         return Ok(());
     }
@@ -207,7 +243,7 @@ fn write_pdf(
         let name: String =
             customer.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
         let file = out.join(format!("{period}-{n:04}-{name}.pdf"));
-        statement::put(&file, &statement::pdf::write(period, &of_customer, &days, issuer)?)?;
+        statement::put(&file, &statement::pdf::write(period, &of_customer, by_customer, issuer)?)?;
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
+use reconcile::shell::compliance_tables::share_text;
 use reconcile::shell::daily::Day;
 use schemas::ledger::{Kind, Line};
 use schemas::period::Period;
@@ -19,7 +20,7 @@ const TEMPLATE: &str = include_str!("statement.typ");
 pub fn write(
     period: Period,
     lines: &[Line],
-    days: &BTreeMap<String, Vec<Day>>,
+    (days, coverage): (&BTreeMap<String, Vec<Day>>, &BTreeMap<String, (i64, i64)>),
     issuer: &str,
 ) -> anyhow::Result<Vec<u8>> {
     let data = json!({
@@ -27,7 +28,10 @@ pub fn write(
         "issuer": issuer,
         "customers": customers(lines)
             .into_iter()
-            .map(|customer| of_customer(customer, lines, days.get(customer)))
+            .map(|customer| {
+                let covered = coverage.get(customer).copied();
+                of_customer(customer, lines, days.get(customer), covered)
+            })
             .collect::<Vec<_>>(),
     });
     let data = serde_json::to_vec(&data)?;
@@ -43,7 +47,12 @@ pub fn write(
         .map_err(|errors| anyhow!("typst cannot write it: {errors:?}"))
 }
 
-fn of_customer(customer: &str, lines: &[Line], days: Option<&Vec<Day>>) -> Value {
+fn of_customer(
+    customer: &str,
+    lines: &[Line],
+    days: Option<&Vec<Day>>,
+    coverage: Option<(i64, i64)>,
+) -> Value {
     let lines: Vec<&Line> = lines.iter().filter(|line| line.customer == customer).collect();
     let owned: Vec<Line> = lines.iter().map(|line| (*line).clone()).collect();
     let of_currency = totals(&owned).into_iter().map(|((_, currency), total)| {
@@ -76,6 +85,9 @@ fn of_customer(customer: &str, lines: &[Line], days: Option<&Vec<Day>>) -> Value
     json!({
         "name": customer,
         "totals": of_currency.collect::<Vec<_>>(),
+        "covered": coverage.map_or_else(String::new, |(expected, covered)| {
+            percent(&share_text(covered, expected))
+        }),
         "lines": lines.iter().map(row).collect::<Vec<_>>(),
         "days": days
             .iter()

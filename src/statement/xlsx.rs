@@ -1,4 +1,4 @@
-//! The statement as a workbook: summary, lines, exceptions, adjustments.
+//! The statement as a workbook: summary, lines, exceptions, adjustments, coverage.
 
 use reconcile::shell::run::{EXCEPTION_COLUMNS, ExceptionRow};
 use rust_xlsxwriter::{DocProperties, ExcelDateTime, Format, FormatAlign, Workbook, Worksheet};
@@ -8,8 +8,21 @@ use schemas::quantity::money_text;
 
 use super::{spreadsheet_number, totals};
 
-const NUMBERS: &[&str] =
-    &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds", "lines"];
+const NUMBERS: &[&str] = &[
+    "consumed",
+    "purchased",
+    "quantity",
+    "amount",
+    "verified_share",
+    "license_seconds",
+    "lines",
+    "product_instances",
+    "expected_seconds",
+    "covered_seconds",
+    "share",
+    "unseen_license_seconds",
+    "would_bill",
+];
 const SUMMARY_COLUMNS: [&str; 6] =
     ["customer", "currency", "lines", "amount", "adjustments", "verified_share"];
 
@@ -18,6 +31,7 @@ pub fn write(
     period: Period,
     lines: &[Line],
     exceptions: &[ExceptionRow],
+    (coverage_columns, coverage): &(Vec<&str>, Vec<Vec<String>>),
 ) -> anyhow::Result<Vec<u8>> {
     let mut book = Workbook::new();
     // A fixed moment: the same statement gives the same bytes.
@@ -56,6 +70,7 @@ pub fn write(
         })
         .collect();
     sheet(book.add_worksheet(), "Adjustments", &columns, &adjusted)?;
+    sheet(book.add_worksheet(), "Coverage", coverage_columns, coverage)?;
     Ok(book.save_to_buffer()?)
 }
 

@@ -232,6 +232,20 @@ impl<'s> Compliance<'s> {
         Ok(accounts)
     }
 
+    /// The time that each customer's PIs are to account for in a period, and what of it reports cover, in
+    /// seconds.
+    #[must_use]
+    pub fn customer_coverage(&self, period: Period) -> BTreeMap<String, (i64, i64)> {
+        let mut customers: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+        for one in self.coverage(period) {
+            let Some(account) = one.account else { continue };
+            let customer = self.account(account).customer.clone();
+            let held = customers.entry(customer).or_default();
+            *held = (held.0 + one.expected, held.1 + one.covered);
+        }
+        customers
+    }
+
     async fn charges(&self, evidence: &Evidence, period: Period) -> Result<Charges> {
         let months = self.reference.months(period);
         let (usage, exceptions) =

@@ -152,6 +152,12 @@ fn money_cells(amount: Option<(i128, String)>) -> [Cell; 2] {
     [Cell::Money(amount), text(currency)]
 }
 
+/// As a column `share` has it; blank where nothing is expected.
+#[must_use]
+pub fn share_text(covered: i64, expected: i64) -> String {
+    share(covered, expected).map_or_else(String::new, |n| decimal_text(n, QUANTITY_SCALE))
+}
+
 /// The part that is covered, in millionths; `None` where nothing is expected.
 fn share(covered: i64, expected: i64) -> Option<i128> {
     divide_half_even(i128::from(covered) * 1_000_000, i128::from(expected)).filter(|_| expected > 0)
@@ -334,6 +340,20 @@ impl Kind {
 }
 
 impl Computed {
+    /// The same without some columns.
+    #[must_use]
+    pub fn without(mut self, columns: &[&str]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+        let all = self.columns;
+        let is_kept = |i: usize| !columns.contains(&all[i].0);
+        let rows = std::mem::take(&mut self.rows);
+        let texts = Computed { rows, ..self }.into_texts();
+        let kept = |row: Vec<String>| {
+            row.into_iter().enumerate().filter(|(i, _)| is_kept(*i)).map(|(_, cell)| cell).collect()
+        };
+        let names = all.iter().map(|(name, _)| *name).filter(|name| !columns.contains(name));
+        (names.collect(), texts.into_iter().map(kept).collect())
+    }
+
     /// The rows as CSV has them.
     #[must_use]
     pub fn into_texts(self) -> Vec<Vec<String>> {
