@@ -61,7 +61,13 @@ pub const RULES: &[DomainRule] = &[
     applied("R4.4", "what stands in for a SLAC on ISR 4000 and C1100TG"),
     applied("R4.5", "a SLAC in use cannot be returned"),
     applied("R4.6", "HA: one SLAC for each UDI that needs one; in a stack only the active"),
-    applied("R5.1", "a policy's instructions; zero: not required"),
+    DomainRule {
+        number: "R5.1",
+        says: "a policy's instructions; zero: not required",
+        left_out: Some(
+            "frequency, change and ACK are applied; that a first report is late cannot be known before it is there, and then it is no longer due",
+        ),
+    },
     applied("R5.2", "the policy Cisco default"),
     applied("R5.3", "what a change of usage is"),
     applied("R5.4", "a PI that never consumed a licence owes no report"),

@@ -58,7 +58,7 @@ pub const FAMILIES: &[FamilyRow] = &[
 pub fn family_of(pid: &str) -> Option<&'static FamilyRow> {
     let starts =
         |start: &&str| pid.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
-    FAMILIES.iter().find(|row| row.pid_starts.iter().any(|start| starts(&start)))
+    FAMILIES.iter().find(|row| row.pid_starts.iter().any(starts))
 }
 
 /// The least version of a collector, and the least release of the PIs behind it (R2.4, R10.4).

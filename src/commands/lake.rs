@@ -12,8 +12,13 @@ use crate::config::Config;
 use crate::output::{self, Rows};
 
 /// The tables that a lake may have.
-const TABLES: [&str; 4] =
-    [schemas::journal::TABLE, schemas::ledger::TABLE, "book", schemas::trust::TABLE];
+const TABLES: [&str; 5] = [
+    schemas::journal::TABLE,
+    schemas::ledger::TABLE,
+    "book",
+    schemas::trust::TABLE,
+    schemas::document::TABLE,
+];
 
 pub fn optimize(
     target_mb: u64,

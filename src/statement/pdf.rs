@@ -16,11 +16,14 @@ use super::{customers, short, tag_name, totals, unit};
 
 const TEMPLATE: &str = include_str!("statement.typ");
 
+/// Of each customer the time that its devices had to account for, and what of it reports cover, in seconds.
+pub type Covered = BTreeMap<String, (i64, i64)>;
+
 /// The file's bytes, of some customers, each on pages of its own.
 pub fn write(
     period: Period,
     lines: &[Line],
-    (days, coverage): (&BTreeMap<String, Vec<Day>>, &BTreeMap<String, (i64, i64)>),
+    (days, coverage): (&BTreeMap<String, Vec<Day>>, &Covered),
     issuer: &str,
 ) -> anyhow::Result<Vec<u8>> {
     let data = json!({

@@ -3,23 +3,27 @@
 //! One finding a rule, PI and entitlement, with the first and the last time that it was seen. Every rule is
 //! a function of its own below, in the order of the table in `schemas::finding`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod lost;
+mod rights;
 
-use schemas::book::{AuthorizationKind, Book, CatalogEntry, Duration, Enforcement, LicenseModel};
-use schemas::disposition::Reason;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use schemas::book::{AuthorizationKind, Book, Duration, Enforcement, LicenseModel};
 use schemas::finding::Rule;
 use schemas::period::EpochSeconds;
 use schemas::programme::{
-    self, COLLECTORS, DNA_HSEC_RELEASE, Family, HSECK9, NEW_STORAGE, PAK_BY_SNAPSHOT,
-    PLR_CODE_VERSION, PLR_OLD_CODES, PLR_RELEASE, hseck9_row, is_dna_hsec, is_older_version,
-    is_throttled, takes_pak_snapshots, transports_after_upgrade,
+    self, COLLECTORS, Family, NEW_STORAGE, PAK_BY_SNAPSHOT, PLR_CODE_VERSION, PLR_OLD_CODES,
+    PLR_RELEASE, is_older_version, is_throttled, takes_pak_snapshots, transports_after_upgrade,
 };
-use schemas::release::Release;
 use schemas::udi::Udi;
 
+use self::lost::{gaps, refused};
+use self::rights::{Rights, authorized};
 use super::deadlines::DAY;
 use super::history::{Fleet, Heard, Pi, Use};
 use super::reference::Reference;
+
+pub use self::lost::convertible;
 
 /// Reports that a finding names; more are counted only.
 pub const REPORTS_MAX: usize = 20;
@@ -284,125 +288,6 @@ fn pools(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
     }
 }
 
-/// Authorizations by UDI and item.
-struct Rights<'a> {
-    reference: &'a Reference<'a>,
-    by_udi: HashMap<&'a Udi, Vec<Right<'a>>>,
-}
-
-struct Right<'a> {
-    kind: AuthorizationKind,
-    item: &'a str,
-    installed_at: EpochSeconds,
-    returned_at: Option<EpochSeconds>,
-    code_version: Option<u32>,
-}
-
-impl<'a> Rights<'a> {
-    fn new(book: &'a Book, fleet: &'a Fleet<'a>) -> Rights<'a> {
-        let mut by_udi: HashMap<&Udi, Vec<Right<'_>>> = HashMap::new();
-        for a in &book.authorizations {
-            by_udi.entry(&a.udi).or_default().push(Right {
-                kind: a.kind,
-                item: fleet.reference.item(&a.tag),
-                installed_at: a.installed_at,
-                returned_at: a.returned_at,
-                code_version: a.code_version,
-            });
-        }
-        Rights { reference: fleet.reference, by_udi }
-    }
-
-    fn of(&self, udi: &Udi) -> &[Right<'a>] {
-        self.by_udi.get(udi).map_or(&[], Vec::as_slice)
-    }
-}
-
-impl Right<'_> {
-    /// True if it permits the use of a licence.
-    fn permits(&self, entry: &CatalogEntry, item: &str, by: &Permitted) -> bool {
-        let honoured = by.release.map(hseck9_row);
-        let is_hseck9 = self.item == HSECK9;
-        let of_kind = match self.kind {
-            AuthorizationKind::Slac => true,
-            AuthorizationKind::Pak => is_hseck9 && honoured.is_none_or(|row| row.honours_pak),
-            AuthorizationKind::Slr => is_hseck9 && honoured.is_none_or(|row| row.honours_slr),
-            AuthorizationKind::Plr => {
-                return self.code_version.is_some_and(|v| v >= PLR_CODE_VERSION)
-                    && by.release.is_none_or(|r| r >= PLR_RELEASE);
-            }
-        };
-        // R4.4: what authorizes HSECK9 stands in for the SLAC of throughput.
-        let stands_in = is_hseck9 && by.hseck9_stands_in && !entry.name.contains("MRP");
-        of_kind && (self.item == item || stands_in)
-    }
-}
-
-/// What decides, beside the right itself, whether a use is permitted.
-struct Permitted {
-    release: Option<Release>,
-    hseck9_stands_in: bool,
-}
-
-/// R4.3 to R4.6.
-fn authorized(pi: &Pi<'_>, rights: &Rights<'_>, found: &mut Found<'_>) {
-    for heard in pi.reports {
-        let Some(entry) = rights.reference.catalog_entry(&heard.tag) else { continue };
-        if entry.enforcement == Enforcement::Unenforced {
-            continue;
-        }
-        let item = rights.reference.item(&heard.tag);
-        let family = pi.family.map(|row| row.family);
-        let by = Permitted {
-            release: heard.release(),
-            hseck9_stands_in: matches!(family, Some(Family::Isr4000 | Family::C1100Tg)),
-        };
-        for udi in who_needs_one(pi, heard) {
-            for of in heard.consuming() {
-                let right =
-                    |r: &&Right<'_>| r.permits(entry, item, &by) && r.installed_at <= of.start;
-                let held: Vec<&Right<'_>> = rights.of(udi).iter().filter(right).collect();
-                let lasts = |r: &&Right<'_>| r.returned_at.is_none_or(|at| at >= of.end);
-                if held.iter().any(|r| lasts(&r)) {
-                    continue;
-                }
-                let returned = held.iter().filter_map(|r| r.returned_at).max();
-                match returned {
-                    Some(at) => {
-                        let when = (at.max(of.start), of.end);
-                        found.add(Rule::SlacReturned, heard, when, of.value, || {
-                            format!("{udi} returned its SLAC, and {} is in use", entry.name)
-                        });
-                    }
-                    None => {
-                        let when = (of.start, of.end);
-                        found.add(Rule::NoSlac, heard, when, of.value, || {
-                            format!("{udi} has no SLAC for {}", entry.name)
-                        });
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// R4.6: each UDI of an HA group needs one; in a stack only the active.
-fn who_needs_one<'a>(pi: &'a Pi<'_>, heard: &'a Heard) -> Vec<&'a Udi> {
-    if heard.ha.is_empty() {
-        return vec![pi.udi];
-    }
-    let is_stack = heard.ha.iter().any(|member| member.role.eq_ignore_ascii_case("member"));
-    let needs = |role: &str| !is_stack || role.eq_ignore_ascii_case("active");
-    let members = heard.ha.iter().filter(|m| needs(&m.role)).map(|m| &m.udi);
-    let mut udis: Vec<&Udi> = members.collect();
-    if !is_stack {
-        udis.push(pi.udi);
-    }
-    udis.sort_unstable();
-    udis.dedup();
-    udis
-}
-
 /// R4.2: use after the last purchase or subscription of a licence has ended.
 fn ended(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
     for heard in pi.reports {
@@ -597,130 +482,6 @@ fn moved(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
         }
         before = Some(named);
     }
-}
-
-/// R10.9: what a source sent that may not.
-fn refused(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
-    let refused = fleet.history.refused.get(pi.udi)?;
-    let times = || refused.iter().map(|(_, at, _)| *at);
-    let (since, last) = (times().min()?, times().max()?);
-    let ids: BTreeSet<u64> = refused.iter().map(|(id, ..)| *id).collect();
-    let source = &refused.first()?.2;
-    Some(Finding {
-        rule: Rule::CollectorNotAllowed,
-        account: pi.account_at(since),
-        udi: Some(pi.udi.clone()),
-        entitlement: String::new(),
-        since,
-        last,
-        licenses: 0,
-        reports_total: refused.len(),
-        reports: ids.into_iter().take(REPORTS_MAX).collect(),
-        detail: format!(
-            "sent by '{}' ({})",
-            source.escape_debug(),
-            Reason::SourceNotAllowed.as_str()
-        ),
-        utility: false,
-    })
-}
-
-/// R6.1: ids between those that came, which nobody sent.
-fn gaps(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
-    let mut ids: BTreeMap<u64, Option<&Heard>> = BTreeMap::new();
-    for id in fleet.history.suspended_ids.get(pi.udi).into_iter().flatten() {
-        ids.insert(*id, None);
-    }
-    for heard in pi.reports {
-        ids.insert(heard.report_id, Some(heard));
-    }
-    let all: Vec<(u64, Option<&Heard>)> = ids.into_iter().collect();
-    let mut missing = 0u64;
-    let mut first: Option<(u64, u64)> = None;
-    let mut lost = Vec::new();
-    let (mut since, mut last) = (None, None);
-    for pair in all.windows(2) {
-        let ((before, left), (after, right)) = (pair[0], pair[1]);
-        let gap = after - before - 1;
-        if gap == 0 || gap > ID_GAP_MAX {
-            continue;
-        }
-        missing += gap;
-        first.get_or_insert((before + 1, after - 1));
-        lost.extend((before + 1..after).take(REPORTS_MAX.saturating_sub(lost.len())));
-        let from = left.map(Heard::last_at).or(right.map(Heard::first_at));
-        since = since.or(from);
-        last = right.map(Heard::first_at).or(from).or(last);
-    }
-    let (from, to) = first?;
-    let since = since.unwrap_or_default();
-    Some(Finding {
-        rule: Rule::ReportIdGap,
-        account: pi.account_at(since),
-        udi: Some(pi.udi.clone()),
-        entitlement: String::new(),
-        since,
-        last: last.unwrap_or(since).max(since),
-        licenses: 0,
-        reports_total: usize::try_from(missing).unwrap_or(usize::MAX),
-        reports: lost,
-        detail: format!("{missing} reports never came, the first of them {from} to {to}"),
-        utility: false,
-    })
-}
-
-/// R11.5: device-specific HSECK9 licences that an account holds and does not use, where a device runs a
-/// release that knows `DNA_HSEC`. As of an instant.
-#[must_use]
-pub fn convertible(fleet: &Fleet<'_>, book: &Book, at: EpochSeconds) -> Vec<Finding> {
-    let mut used: HashSet<(usize, &str)> = HashSet::new();
-    let mut able: HashMap<usize, (EpochSeconds, &Udi)> = HashMap::new();
-    for (udi, reports) in &fleet.history.heard {
-        let pi = fleet.pi(udi);
-        let family = pi.family.map(|row| row.family);
-        for heard in reports {
-            let Some(account) = pi.account_at(heard.first_at()) else { continue };
-            if heard.peak() > 0 {
-                used.insert((account, &heard.tag));
-            }
-            let knows = heard.release().is_some_and(|r| r >= DNA_HSEC_RELEASE)
-                && matches!(family, Some(Family::Isr1000 | Family::Isr4000));
-            if knows {
-                let since = heard.first_at();
-                let held = able.entry(account).or_insert((since, udi));
-                *held = (*held).min((since, udi));
-            }
-        }
-    }
-    let mut by_tag: BTreeMap<(usize, &str), i64> = BTreeMap::new();
-    for p in book.purchases.iter().filter(|p| p.valid.contains(at)) {
-        if fleet.reference.item(&p.tag) == HSECK9 && !is_dna_hsec(&p.tag) {
-            let quantity = i64::try_from(p.quantity).unwrap_or(i64::MAX);
-            *by_tag.entry((p.account, &p.tag)).or_default() += quantity;
-        }
-    }
-    by_tag
-        .into_iter()
-        .filter(|((account, tag), quantity)| *quantity > 0 && !used.contains(&(*account, *tag)))
-        .filter_map(|((account, tag), quantity)| {
-            let (since, udi) = able.get(&account)?;
-            Some(Finding {
-                rule: Rule::Hseck9Convertible,
-                account: Some(account),
-                udi: None,
-                entitlement: tag.to_owned(),
-                since: *since,
-                last: at,
-                licenses: quantity,
-                reports: Vec::new(),
-                reports_total: 0,
-                detail: format!(
-                    "{quantity} are held and not used, and {udi} runs 17.6.1a or later"
-                ),
-                utility: false,
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

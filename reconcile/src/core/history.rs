@@ -211,3 +211,6 @@ impl<'a> Fleet<'a> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod made;

@@ -158,7 +158,7 @@ fn take(batch: &RecordBatch, names: &mut Names, history: &mut History) -> Result
     let (changes, sub_pids, sub_serials) = (subs.text(1)?, subs.text(2)?, subs.text(3)?);
     let clock_numbers: &PrimitiveArray<Int32Type> = clocks.fields[0].as_primitive();
     let clock_seconds: &PrimitiveArray<Int64Type> = clocks.fields[1].as_primitive();
-    for i in 0..batch.num_rows() {
+    for (i, received_at) in received.iter().copied().enumerate() {
         let word = |column: usize| text_at(&via[column], i).unwrap_or_default().to_owned();
         let account = text_at(&via[4], i).zip(text_at(&via[5], i));
         let roles = roles.of(i);
@@ -175,7 +175,7 @@ fn take(batch: &RecordBatch, names: &mut Names, history: &mut History) -> Result
         let place = |number: i32| numbers.iter().position(|n| i32::try_from(*n) == Ok(number));
         let heard = Heard {
             report_id: u64::try_from(ids.value(i)).unwrap_or(u64::MAX),
-            received_at: received[i],
+            received_at,
             tag: names.text(text_at(&tags, i).unwrap_or_default()),
             software_version: names.text(text_at(&versions, i).unwrap_or_default()),
             subscription: names.text(text_at(&subscriptions, i).unwrap_or_default()),
@@ -219,12 +219,12 @@ fn take_suspended(batch: &RecordBatch, history: &mut History) -> Result<()> {
     let (pids, serials, reasons, collectors) = (texts(0)?, texts(1)?, texts(3)?, texts(4)?);
     let ids: &PrimitiveArray<Decimal128Type> = batch.column(2).as_primitive();
     let received = seconds_of(batch.column(5))?;
-    for i in 0..batch.num_rows() {
+    for (i, received_at) in received.iter().copied().enumerate() {
         let udi = Udi::new(pids.value(i), serials.value(i));
         let id = u64::try_from(ids.value(i)).unwrap_or(u64::MAX);
         if text_at(&reasons, i) == Some(Reason::SourceNotAllowed.as_str()) {
             let source = text_at(&collectors, i).unwrap_or_default().to_owned();
-            history.refused.entry(udi.clone()).or_default().push((id, received[i], source));
+            history.refused.entry(udi.clone()).or_default().push((id, received_at, source));
         }
         // What is forged may carry any id; one more that is known loses nothing.
         history.suspended_ids.entry(udi).or_default().push(id);

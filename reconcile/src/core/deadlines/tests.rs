@@ -1,62 +1,28 @@
 //! Deadlines by policy, model and transport; properties of all.
 
 use super::*;
-use crate::core::history::{History, Member, Use, Via};
+use crate::core::history::History;
+use crate::core::history::made::{self, devices, heard};
 use proptest::prelude::*;
-use schemas::book::{Book, TABLES, parse_csv};
-use std::sync::Arc;
+use schemas::book::Book;
 
 const TAG: &str = "regid.2019.com.cisco.ADV,1.0_1";
 const PLUS: &str = "regid.2019.com.cisco.PLUS,1.0_2";
 const HSEC: &str = "regid.2019.com.cisco.HSEC,1.0_3";
 
-/// A book of some files, beside one account and a catalogue of three licences.
+/// A book of some files, beside a catalogue of three licences.
 fn book(files: &[(&str, &str)]) -> Book {
     let catalog = format!(
         "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\n\
          \"{TAG}\",Advantage,unenforced,subscription,true,\n\
          \"{PLUS}\",Plus,unenforced,perpetual,false,\n\
-         \"{HSEC}\",HSEC,export-controlled,perpetual,false,HSECK9\n"
+         \"{HSEC}\",HSEC,export-controlled,perpetual,false,HSECK9"
     );
-    let accounts = "smart_account,virtual_account,customer,currency,time_zone\nsa,va,C,EUR,UTC\n";
-    let all = [("accounts", accounts), ("catalog", catalog.as_str())];
-    let mut cells = BTreeMap::new();
-    let mut errors = Vec::new();
-    for (name, text) in all.iter().chain(files) {
-        let spec = TABLES.iter().find(|t| t.name == *name).unwrap();
-        cells.insert((*name).to_owned(), parse_csv(spec, text.as_bytes(), &mut errors));
-    }
-    assert_eq!(errors, []);
-    Book::read(&cells).unwrap()
-}
-
-fn devices(rows: &[&str]) -> String {
-    let head = "udi_pid,udi_serial,smart_account,virtual_account,valid_from,valid_to,managed_by,license_model,transport,channel";
-    format!("{head}\n{}\n", rows.join("\n"))
+    made::book(&[&[("catalog", catalog.as_str())], files].concat())
 }
 
 fn udi(serial: &str) -> Udi {
     Udi::new("C8000V", serial)
-}
-
-fn heard(id: u64, received_day: i64, tag: &str, uses: &[(i64, i64, i64)]) -> Heard {
-    Heard {
-        report_id: id,
-        received_at: received_day * DAY,
-        tag: Arc::from(tag),
-        software_version: Arc::from("17.12.04"),
-        subscription: Arc::from(""),
-        layout: 2,
-        utility: false,
-        via: Arc::new(Via::default()),
-        ha: Vec::<Member>::new().into(),
-        uses: uses
-            .iter()
-            .map(|(start, end, value)| Use { start: start * DAY, end: end * DAY, value: *value })
-            .collect(),
-        sub_devices: Box::default(),
-        clock_changes: Box::default(),
-    }
 }
 
 /// The only PI of a history.

@@ -1,8 +1,8 @@
 //! Findings, each by the smallest case.
 
 use super::*;
+use crate::core::history::made;
 use crate::core::history::{History, Member, SubDeviceChange, Via};
-use schemas::book::{TABLES, parse_csv};
 use std::sync::Arc;
 
 const HSEC: &str = "DNA_HSEC";
@@ -11,66 +11,29 @@ const FAST: &str = "TIER_3";
 const PLUS: &str = "PLUS";
 
 fn book(authorizations: &[&str], devices: &[&str]) -> Book {
+    let catalog = format!(
+        "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\n\
+         {HSEC},DNA HSEC,export-controlled,perpetual,false,HSECK9\n\
+         {MRP},MRP Client,enforced,perpetual,false,\n\
+         {FAST},Throughput T3,enforced,perpetual,false,\n\
+         {PLUS},Plus,unenforced,perpetual,false,"
+    );
+    let authorizations = format!(
+        "udi_pid,udi_serial,kind,entitlement_tag,code_version,installed_at,returned_at\n{}",
+        authorizations.join("\n")
+    );
     let files = [
-        (
-            "accounts",
-            "smart_account,virtual_account,customer,currency,time_zone\nsa,va,C,EUR,UTC\nsb,vb,D,EUR,UTC\n".to_owned(),
-        ),
-        (
-            "catalog",
-            format!(
-                "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\n\
-                 {HSEC},DNA HSEC,export-controlled,perpetual,false,HSECK9\n\
-                 {MRP},MRP Client,enforced,perpetual,false,\n\
-                 {FAST},Throughput T3,enforced,perpetual,false,\n\
-                 {PLUS},Plus,unenforced,perpetual,false,\n"
-            ),
-        ),
-        (
-            "authorizations",
-            format!(
-                "udi_pid,udi_serial,kind,entitlement_tag,code_version,installed_at,returned_at\n{}\n",
-                authorizations.join("\n")
-            ),
-        ),
-        (
-            "devices",
-            format!(
-                "udi_pid,udi_serial,smart_account,virtual_account,valid_from,valid_to,managed_by,license_model,transport,channel\n{}\n",
-                devices.join("\n")
-            ),
-        ),
+        ("catalog", catalog.as_str()),
+        ("authorizations", &authorizations),
+        ("devices", &made::devices(devices)),
     ];
-    let mut cells = BTreeMap::new();
-    let mut errors = Vec::new();
-    for (name, text) in files {
-        let spec = TABLES.iter().find(|t| t.name == name).unwrap();
-        let text = text.trim_end().to_owned() + "\n";
-        cells.insert(name.to_owned(), parse_csv(spec, text.as_bytes(), &mut errors));
-    }
-    assert_eq!(errors, []);
-    Book::read(&cells).unwrap()
+    made::book(&files)
 }
 
+/// A report of a release, received when its usage ends.
 fn heard(id: u64, tag: &str, release: &str, uses: &[(i64, i64, i64)]) -> Heard {
     let last = uses.iter().map(|u| u.1).max().unwrap_or(0);
-    Heard {
-        report_id: id,
-        received_at: last * DAY,
-        tag: Arc::from(tag),
-        software_version: Arc::from(release),
-        subscription: Arc::from(""),
-        layout: 2,
-        utility: false,
-        via: Arc::new(Via::default()),
-        ha: Vec::<Member>::new().into(),
-        uses: uses
-            .iter()
-            .map(|(start, end, value)| Use { start: start * DAY, end: end * DAY, value: *value })
-            .collect(),
-        sub_devices: Box::default(),
-        clock_changes: Box::default(),
-    }
+    Heard { software_version: Arc::from(release), ..made::heard(id, last, tag, uses) }
 }
 
 fn of(pid: &str, book: &Book, reports: Vec<Heard>) -> Vec<Finding> {
