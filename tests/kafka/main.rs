@@ -11,6 +11,7 @@
 #[allow(dead_code, reason = "shared with the black-box tests")]
 mod support;
 
+mod beside;
 mod crash;
 mod faults;
 mod order;

@@ -14,6 +14,7 @@ use super::{Result, Shell, WorkerError};
 use crate::core::carrier::{Item, read_record};
 use crate::core::report::{Arrival, Delivery};
 use crate::core::worker::{Event, Message, Offset, Partition};
+use crate::shell::documents::{self, Document};
 use crate::shell::runner::{CHUNK_BYTES, CHUNK_REPORTS};
 
 impl Shell<'_> {
@@ -21,6 +22,7 @@ impl Shell<'_> {
     pub(super) fn read_chunk(&mut self) -> Result<()> {
         let received_at = (self.settings.clock)();
         let mut arrivals: Vec<Arrival> = Vec::new();
+        let mut documents: Vec<Document> = Vec::new();
         let mut taken: Vec<Message> = Vec::new();
         let mut last: HashMap<Partition, Offset> = HashMap::new();
         let mut bytes = 0;
@@ -45,7 +47,9 @@ impl Shell<'_> {
             }
             last.insert(partition, offset);
             let before = arrivals.len();
-            self.read_message(&message, received_at, &mut arrivals);
+            let beside = self.read_message(&message, received_at, &mut arrivals);
+            bytes += beside.iter().map(|document| document.bytes.len()).sum::<usize>();
+            documents.extend(beside);
             let of_message = arrivals[before..].iter().map(|a| a.raw.text.len()).sum();
             bytes += of_message;
             let rows = arrivals.len() - before;
@@ -54,6 +58,8 @@ impl Shell<'_> {
         if taken.is_empty() {
             return Ok(());
         }
+        // Before the commit that moves the offsets: what is not kept is read again.
+        self.runtime.block_on(documents::keep(self.lake, &documents))?;
         self.active = Instant::now();
         self.gathered.take(
             &arrivals,
@@ -69,7 +75,8 @@ impl Shell<'_> {
         message: &BorrowedMessage<'_>,
         received_at: EpochSeconds,
         arrivals: &mut Vec<Arrival>,
-    ) {
+    ) -> Vec<Document> {
+        let mut documents = Vec::new();
         let delivery = Arc::new(delivery_of(message));
         let payload = message.payload().unwrap_or_default();
         let limits = &self.judging.limits;
@@ -84,8 +91,16 @@ impl Shell<'_> {
                         received_at,
                     });
                 }
-                Item::Ignored { what, .. } => {
+                Item::Ignored { what, kept, .. } => {
                     self.settings.metrics.ignored.inc();
+                    if !kept.is_empty() {
+                        documents.push(Document {
+                            received_at,
+                            source: self.settings.topic.clone(),
+                            collector: delivery.collector.clone().unwrap_or_default(),
+                            bytes: kept,
+                        });
+                    }
                     tracing::info!(
                         partition = message.partition(),
                         offset = message.offset(),
@@ -97,6 +112,7 @@ impl Shell<'_> {
             true
         });
         debug_assert!(read.is_ok(), "bytes in memory can be read, and the sink never stops");
+        documents
     }
 
     pub(super) fn on_client_error(&mut self, error: KafkaError) -> Result<()> {
