@@ -164,14 +164,15 @@ pub async fn keyring_of(
     signers: &HashSet<Udi>,
     known: &StoredBook,
 ) -> Result<Keyring, LakeError> {
+    let (version, received) = tokio::join!(book_version(lake), load(lake));
+    let (version, received) = (version?, received?);
     let newer;
-    let book = if book_version(lake).await? == known.version {
+    let book = if version == known.version {
         &known.book
     } else {
         newer = load_book(lake, None).await?;
         &newer.book
     };
-    let received = load(lake).await?;
     let all = book.trust_codes.iter().chain(&received);
     let codes: Vec<TrustCode> = all.filter(|code| signers.contains(&code.udi)).cloned().collect();
     Ok(Keyring::new(&codes))

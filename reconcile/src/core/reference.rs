@@ -158,7 +158,12 @@ impl<'b> Reference<'b> {
     /// The month of each account in its own zone.
     #[must_use]
     pub fn months(&self, period: Period) -> Vec<Month> {
-        self.accounts.iter().map(|a| Month::new(period, &a.zone)).collect()
+        // Thousands of accounts live in a few zones, and a day's first instant has to be looked for.
+        let mut by_zone: HashMap<&str, Month> = HashMap::new();
+        let of_zone = |a: &'b Account| {
+            by_zone.entry(&a.zone_name).or_insert_with(|| Month::new(period, &a.zone)).clone()
+        };
+        self.accounts.iter().map(of_zone).collect()
     }
 }
 
