@@ -70,8 +70,10 @@ pub fn deadlines(
     let at = instant(as_of, config);
     let snapshot = super::snapshot(config, runtime)?;
     let compliance = runtime.block_on(Compliance::read(&snapshot, at));
-    let compliance = compliance.context("cannot read what was reported")?;
+    let mut compliance = compliance.context("cannot read what was reported")?;
     let mut all = compliance.deadlines().context("cannot compute what is due")?;
+    // A fleet of 300,000 is held once, not in four forms.
+    compliance.forget_reports();
     if by_day {
         let days = forecast(&all, at, within.unwrap_or(FORECAST_DAYS));
         print(tables::forecast(&days), &[], config)?;
@@ -95,8 +97,8 @@ pub fn deadlines(
     ];
     let total = all.len();
     let rows = tables::deadlines(&compliance, &all, at);
-    // A fleet of 300,000 is held once, not in three forms.
     drop((all, compliance));
+    drop(snapshot);
     print(rows, hidden, config)?;
     output::note(config.quiet, &format!("{total} product instances, {overdue} overdue"));
     Ok(if overdue == 0 { Outcome::Done } else { Outcome::Found })

@@ -7,11 +7,13 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use schemas::disposition::Reason;
 use schemas::finding::Rule;
 use schemas::key::Algorithm;
 use schemas::period::{EpochSeconds, rfc3339};
 use serde_json::{Value, json};
 
+use super::Written;
 use super::book::{owned, write};
 use super::files;
 use super::report::{ADVANTAGE, DNA_HSEC, Fleet, ISR_HSEC, NETWORK_PLUS, SOFTWARE_TAG, builtin};
@@ -44,6 +46,9 @@ const fn delivery(name: &'static str, collector: &'static str, version: &'static
     }
 }
 
+/// No collector: what it sends is refused (R10.9).
+const NOBODY: &str = "billing-platform";
+
 const DELIVERIES: &[Delivery] = &[
     Delivery { days_before_end: 41, ..delivery("early", "file", "") },
     delivery("file", "file", ""),
@@ -51,7 +56,7 @@ const DELIVERIES: &[Delivery] = &[
     delivery("cslu-old", "cslu", "1.6.0"),
     delivery("vmanage", "vmanage", "20.5.1"),
     Delivery { collection: "push", ..delivery("push", "cslu", "2.1.0") },
-    delivery("nobody", "billing-platform", ""),
+    delivery("nobody", NOBODY, ""),
     Delivery { transport: "callhome", ..delivery("callhome", "file", "") },
     Delivery { account: "elsewhere.example/V", ..delivery("moved", "ssm-on-prem", "8-202206") },
 ];
@@ -270,8 +275,8 @@ struct Numbered {
     account: String,
 }
 
-/// Writes book, reports, what they are to be told, and what has to be found. Gives the number of reports.
-pub fn generate(fleet: &Fleet, of_each: u64, out: &Path) -> anyhow::Result<u64> {
+/// Writes book, reports, what they are to be told, and what has to be found.
+pub fn generate(fleet: &Fleet, of_each: u64, out: &Path) -> anyhow::Result<Written> {
     let mut devices = Vec::new();
     for n in 0..of_each {
         for (k, device) in kinds().into_iter().enumerate() {
@@ -283,7 +288,7 @@ pub fn generate(fleet: &Fleet, of_each: u64, out: &Path) -> anyhow::Result<u64> 
     write_book(fleet, &devices, &out.join("book"))?;
     write_deliveries(fleet, out)?;
     write_expected(&devices, out)?;
-    let mut reports = 0;
+    let mut written = Written::default();
     for delivery in DELIVERIES {
         let dir = out.join("reports").join(delivery.name);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -296,13 +301,20 @@ pub fn generate(fleet: &Fleet, of_each: u64, out: &Path) -> anyhow::Result<u64> 
                     texts.push(envelope(fleet, device, report)?);
                 }
             }
-            reports += texts.len() as u64;
+            let reports = texts.len() as u64;
+            written.files += 1;
+            written.reports += reports;
+            if delivery.collector == NOBODY {
+                *written.suspended.entry(Reason::SourceNotAllowed).or_default() += reports;
+            } else {
+                written.accepted += reports;
+            }
             let path = dir.join(format!("r{i:05}.xml"));
             std::fs::write(&path, files::xml(&texts))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
-    Ok(reports)
+    Ok(written)
 }
 
 fn tenth(fleet: &Fleet, tenths: i64) -> EpochSeconds {

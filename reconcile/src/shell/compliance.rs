@@ -100,6 +100,11 @@ impl<'s> Compliance<'s> {
         })
     }
 
+    /// Gives back the memory of what was reported, when all that is asked of it is computed.
+    pub fn forget_reports(&mut self) {
+        self.history = History::default();
+    }
+
     #[must_use]
     pub fn account(&self, index: usize) -> &schemas::book::Account {
         &self.reference.accounts[index]
