@@ -513,6 +513,12 @@ impl Measurements {
         })
     }
 
+    /// Places of the measurements of a report.
+    fn of(&self, report: usize) -> std::ops::Range<usize> {
+        let place = |i: i32| usize::try_from(i).unwrap_or(0);
+        place(self.offsets[report])..place(self.offsets[report + 1])
+    }
+
     /// What a report claims that counts as usage, and touches `[from, to)`.
     fn usage(
         &self,
@@ -520,8 +526,7 @@ impl Measurements {
         from: EpochSeconds,
         to: EpochSeconds,
     ) -> impl Iterator<Item = Claim> + '_ {
-        let place = |i: i32| usize::try_from(i).unwrap_or(0);
-        (place(self.offsets[report])..place(self.offsets[report + 1]))
+        self.of(report)
             .filter(move |&i| {
                 self.metric.value(i) == journal::ENTITLEMENT_METRIC
                     && self.end[i] > from

@@ -113,36 +113,33 @@ pub fn coverage(
 ) -> Result<Outcome, Failure> {
     let at = instant(as_of, config);
     let snapshot = super::snapshot(config, runtime)?;
-    let computed = runtime.block_on(async {
-        let compliance = Compliance::read(&snapshot, at).await?;
-        Ok::<_, ReconcileError>(match by {
-            CoverageBy::Device => {
-                tables::coverage(&compliance, &compliance.coverage(period), period)
-            }
-            CoverageBy::Account => {
-                let all = compliance.account_coverage(period).await?;
-                tables::account_coverage(&compliance, &all, period)
-            }
-        })
-    });
-    let computed = computed.context("cannot compute what the reports cover")?;
+    let computed = match by {
+        CoverageBy::Account => of_accounts(&snapshot, period, at, runtime)?,
+        CoverageBy::Device => {
+            let compliance =
+                runtime.block_on(Compliance::read(&snapshot, at)).context(UNCOVERED)?;
+            tables::coverage(&compliance, &compliance.coverage(period), period)
+        }
+    };
     print(computed, &["smart_account", "period"], config)?;
     Ok(Outcome::Done)
 }
 
-/// Coverage by account, as things stand now.
+const UNCOVERED: &str = "cannot compute what the reports cover";
+
+/// Coverage by account, as of an instant.
 pub fn of_accounts(
     snapshot: &Snapshot,
     period: Period,
-    config: &Config,
+    at: EpochSeconds,
     runtime: &Runtime,
 ) -> anyhow::Result<Computed> {
     let computed = runtime.block_on(async {
-        let compliance = Compliance::read(snapshot, config.now()).await?;
+        let compliance = Compliance::read(snapshot, at).await?;
         let all = compliance.account_coverage(period).await?;
         Ok::<_, ReconcileError>(tables::account_coverage(&compliance, &all, period))
     });
-    computed.context("cannot compute what the reports cover")
+    computed.context(UNCOVERED)
 }
 
 /// The time that each customer's devices had to account for in a period, and what of it reports cover.
@@ -153,7 +150,7 @@ pub fn of_customers(
     runtime: &Runtime,
 ) -> anyhow::Result<BTreeMap<String, (i64, i64)>> {
     let compliance = runtime.block_on(Compliance::read(snapshot, config.now()));
-    Ok(compliance.context("cannot compute what the reports cover")?.customer_coverage(period))
+    Ok(compliance.context(UNCOVERED)?.customer_coverage(period))
 }
 
 fn print(computed: Computed, hidden: &[&str], config: &Config) -> anyhow::Result<()> {

@@ -194,7 +194,8 @@ fn write_statement(
                 .block_on(run::exceptions(&lake, Some(period)))
                 .context("cannot compute exceptions")?;
             let snapshot = super::snapshot(config, runtime)?;
-            let coverage = super::compliance::of_accounts(&snapshot, period, config, runtime)?;
+            let coverage =
+                super::compliance::of_accounts(&snapshot, period, config.now(), runtime)?;
             // What may still come changes with the day that it is asked on; a statement is of its month.
             let coverage = coverage.without(&["period", "silent", "lost"]);
             statement::xlsx::write(period, lines, &exceptions, &coverage)?

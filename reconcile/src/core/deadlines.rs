@@ -355,17 +355,12 @@ fn deadline(
     if deadline.report_due.is_none() {
         deadline.exemption = Some(Exemption::UntilChange);
         deadline.why = "no further report until usage changes".to_owned();
-    } else if is_transport_off(pi, newest, at) {
+    } else if pi.transport(newest, at) == "off" {
+        // R11.2.
         deadline.exemption = Some(Exemption::TransportOff);
         deadline.why.push_str("; by file, its transport is off");
     }
     deadline
-}
-
-/// What the last report says, else what the book says (R11.2).
-pub(crate) fn is_transport_off(pi: &Pi<'_>, newest: &Heard, at: EpochSeconds) -> bool {
-    let of_book = || pi.row_at(at).is_some_and(|row| row.transport == "off");
-    if newest.via.transport.is_empty() { of_book() } else { newest.via.transport == "off" }
 }
 
 fn tags(reports: &[Heard]) -> Vec<&str> {

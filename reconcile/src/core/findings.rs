@@ -8,7 +8,7 @@ mod rights;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use schemas::book::{AuthorizationKind, Book, Duration, Enforcement, LicenseModel};
+use schemas::book::{AuthorizationKind, Duration, Enforcement, LicenseModel};
 use schemas::finding::Rule;
 use schemas::period::EpochSeconds;
 use schemas::programme::{
@@ -18,7 +18,7 @@ use schemas::programme::{
 use schemas::udi::Udi;
 
 use self::lost::{gaps, refused};
-use self::rights::{Rights, authorized};
+use self::rights::authorized;
 use super::deadlines::DAY;
 use super::history::{Fleet, Heard, Pi, Use};
 use super::reference::Reference;
@@ -120,8 +120,7 @@ impl Found<'_> {
 /// All findings of PIs, in the order of PI, rule and entitlement. Those of accounts as a whole come from
 /// [`convertible`], and from what was consumed beyond purchases.
 #[must_use]
-pub fn findings(fleet: &Fleet<'_>, book: &Book) -> Vec<Finding> {
-    let rights = Rights::new(book, fleet);
+pub fn findings(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut all = Vec::new();
     for udi in fleet.udis() {
         let pi = fleet.pi(udi);
@@ -131,7 +130,7 @@ pub fn findings(fleet: &Fleet<'_>, book: &Book) -> Vec<Finding> {
         throttle(&pi, &mut found);
         utility(&pi, &mut found);
         pools(&pi, fleet.reference, &mut found);
-        authorized(&pi, &rights, &mut found);
+        authorized(&pi, fleet, &mut found);
         ended(&pi, fleet.reference, &mut found);
         earlier_models(&pi, &mut found);
         high_availability(&pi, &mut found);
@@ -326,8 +325,7 @@ fn earlier_models(pi: &Pi<'_>, found: &mut Found<'_>) {
                     && a.returned_at.is_none_or(|returned| returned > at)
             })
         };
-        let row = pi.row_at(at);
-        let model = row.map(|row| row.license_model);
+        let model = pi.row_at(at).map(|row| row.license_model);
         let newest_plr = pi
             .authorizations
             .iter()
@@ -351,11 +349,7 @@ fn earlier_models(pi: &Pi<'_>, found: &mut Found<'_>) {
                 "no report of it shows a release that takes snapshots".to_owned()
             });
         }
-        let transport = if heard.via.transport.is_empty() {
-            row.map_or("", |row| row.transport.as_str())
-        } else {
-            heard.via.transport.as_str()
-        };
+        let transport = pi.transport(heard, at);
         let allowed = model.map_or(&[][..], transports_after_upgrade);
         if !transport.is_empty() && !allowed.is_empty() && !allowed.contains(&transport) {
             let model = model.map_or("", LicenseModel::as_str);

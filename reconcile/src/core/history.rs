@@ -151,6 +151,13 @@ impl Pi<'_> {
         })
     }
 
+    /// The transport of a report: what its collector says, else what the book says at an instant, or blank.
+    #[must_use]
+    pub fn transport<'h>(&'h self, heard: &'h Heard, at: EpochSeconds) -> &'h str {
+        let said = heard.via.transport.as_str();
+        if said.is_empty() { self.row_at(at).map_or("", |row| &row.transport) } else { said }
+    }
+
     #[must_use]
     pub fn is_under_vmanage(&self, at: EpochSeconds) -> bool {
         self.row_at(at).is_some_and(|row| row.managed_by == ManagedBy::Vmanage)
@@ -199,6 +206,12 @@ impl<'a> Fleet<'a> {
         udis
     }
 
+    /// Authorizations of a PI.
+    #[must_use]
+    pub fn authorizations(&self, udi: &Udi) -> &[&'a Authorization] {
+        self.authorizations.get(udi).map_or(&[], Vec::as_slice)
+    }
+
     #[must_use]
     pub fn pi(&'a self, udi: &'a Udi) -> Pi<'a> {
         Pi {
@@ -206,7 +219,7 @@ impl<'a> Fleet<'a> {
             family: family_of(&udi.pid),
             reports: self.history.heard.get(udi).map_or(&[], Vec::as_slice),
             rows: self.rows.get(udi).map_or(&[], Vec::as_slice),
-            authorizations: self.authorizations.get(udi).map_or(&[], Vec::as_slice),
+            authorizations: self.authorizations(udi),
             reference: self.reference,
         }
     }

@@ -235,9 +235,9 @@ fn take_suspended(batch: &RecordBatch, history: &mut History) -> Result<()> {
 impl Measurements {
     /// The measurements of usage of a report, and which of its measurements they are.
     fn of_usage(&self, report: usize) -> (Box<[Use]>, Vec<usize>) {
-        let place = |i: i32| usize::try_from(i).unwrap_or(0);
-        let (first, end) = (place(self.offsets[report]), place(self.offsets[report + 1]));
-        let (uses, numbers): (Vec<Use>, Vec<usize>) = (first..end)
+        let places = self.of(report);
+        let first = places.start;
+        let (uses, numbers): (Vec<Use>, Vec<usize>) = places
             .filter(|&i| self.metric.value(i) == journal::ENTITLEMENT_METRIC)
             .map(|i| {
                 let of = Use { start: self.start[i], end: self.end[i], value: self.value.value(i) };

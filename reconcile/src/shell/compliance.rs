@@ -9,10 +9,11 @@ use schemas::ledger::{Charge, Pool};
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
 
-use super::run::{Snapshot, usage_of};
+use super::run::{Snapshot, compute, usage_of};
+use super::suspense;
 use crate::ReconcileError;
 use crate::core::attribute::{UsageKey, compact};
-use crate::core::charge::{Charges, charges, pieces, purchased, segments};
+use crate::core::charge::{pieces, purchased, segments};
 use crate::core::coverage::{Coverage, coverage};
 use crate::core::deadlines::{DAY, Deadline, deadlines};
 use crate::core::findings::{Finding, convertible, findings};
@@ -116,8 +117,8 @@ impl<'s> Compliance<'s> {
     /// If the lake cannot be read, or an amount does not fit.
     pub async fn findings(&self) -> Result<Vec<FindingAtStake>> {
         let book = &self.snapshot.book.book;
-        let fleet = Fleet::new(book, &self.reference, &self.history);
-        let mut all = findings(&fleet, book);
+        let fleet = self.fleet();
+        let mut all = findings(&fleet);
         all.extend(convertible(&fleet, book, self.at));
         all.extend(self.shortages().await?);
         let months = self.months();
@@ -158,19 +159,30 @@ impl<'s> Compliance<'s> {
             .collect()
     }
 
+    fn fleet(&self) -> Fleet<'_> {
+        Fleet::new(&self.snapshot.book.book, &self.reference, &self.history)
+    }
+
     fn bare_deadlines(&self) -> Vec<Deadline> {
-        let book = &self.snapshot.book.book;
-        let fleet = Fleet::new(book, &self.reference, &self.history);
-        deadlines(&fleet, book, &self.groups, self.at)
+        deadlines(&self.fleet(), &self.snapshot.book.book, &self.groups, self.at)
     }
 
     /// The coverage of every PI and entitlement in a period.
     #[must_use]
     pub fn coverage(&self, period: Period) -> Vec<Coverage> {
-        let fleet = Fleet::new(&self.snapshot.book.book, &self.reference, &self.history);
-        let months = self.reference.months(period);
-        let utc = Month::new(period, &TimeZone::UTC).span;
-        coverage(&fleet, &self.bare_deadlines(), &self.groups, &months, utc, self.at)
+        self.coverage_of(&[period]).pop().unwrap_or_default()
+    }
+
+    /// The same of several periods, in their order; what is owed is computed once for all.
+    #[must_use]
+    pub fn coverage_of(&self, periods: &[Period]) -> Vec<Vec<Coverage>> {
+        let (fleet, owed) = (self.fleet(), self.bare_deadlines());
+        let of_period = |period: &Period| {
+            let months = self.reference.months(*period);
+            let utc = Month::new(*period, &TimeZone::UTC).span;
+            coverage(&fleet, &owed, &self.groups, &months, utc, self.at)
+        };
+        periods.iter().map(of_period).collect()
     }
 
     /// The months from the first usage to an instant, no more than ten years of them.
@@ -220,19 +232,15 @@ impl<'s> Compliance<'s> {
         if fills.is_empty() {
             return Ok(accounts);
         }
-        let as_it_is = self.charges(&self.evidence, period).await?;
-        let filled = self.charges(&self.evidence.clone().with_fills(fills), period).await?;
-        for (charges, sign) in [(&filled, 1), (&as_it_is, -1)] {
-            for target in &charges.targets {
-                let key = &target.key;
-                let account = self.reference.account(&key.smart_account, &key.virtual_account);
-                let held = accounts.entry(account).or_default();
-                *held.would_bill.entry(target.currency.clone()).or_default() +=
-                    sign * target.amount;
+        let filled = self.evidence.clone().with_fills(fills);
+        let mut amounts = suspense::Amounts::new();
+        suspense::add(&mut amounts, &compute(&filled, &self.reference, period).await?, 1);
+        suspense::add(&mut amounts, &compute(&self.evidence, &self.reference, period).await?, -1);
+        for ((account, currency), amount) in amounts {
+            let held = accounts.entry(self.reference.account_of(&account)).or_default();
+            if amount != 0 {
+                held.would_bill.insert(currency, amount);
             }
-        }
-        for account in accounts.values_mut() {
-            account.would_bill.retain(|_, amount| *amount != 0);
         }
         Ok(accounts)
     }
@@ -249,13 +257,6 @@ impl<'s> Compliance<'s> {
             *held = (held.0 + one.expected, held.1 + one.covered);
         }
         customers
-    }
-
-    async fn charges(&self, evidence: &Evidence, period: Period) -> Result<Charges> {
-        let months = self.reference.months(period);
-        let (usage, exceptions) =
-            usage_of(evidence, &self.reference, &months, period, None).await?;
-        Ok(charges(&self.reference, &months, usage, exceptions)?)
     }
 
     /// The month that leads up to the instant, in an account's zone: at its very start, the one before.

@@ -12,7 +12,9 @@ use schemas::period::{EpochSeconds, Period, rfc3339};
 use schemas::quantity::{QUANTITY_SCALE, decimal_text, divide_half_even, money_text};
 use schemas::udi::Udi;
 
-use super::compliance::{AccountCoverage, Compliance, DeadlineAtStake, DueDay, FindingAtStake};
+use super::compliance::{
+    AccountCoverage, Amount, Compliance, DeadlineAtStake, DueDay, FindingAtStake,
+};
 use crate::ReconcileError;
 use crate::core::coverage::Coverage;
 
@@ -152,6 +154,12 @@ fn money_cells(amount: Option<(i128, String)>) -> [Cell; 2] {
     [Cell::Money(amount), text(currency)]
 }
 
+/// What has a row for each currency has one where there is none, too.
+fn one_at_least(amounts: impl Iterator<Item = Amount>) -> Vec<Option<Amount>> {
+    let amounts: Vec<Option<Amount>> = amounts.map(Some).collect();
+    if amounts.is_empty() { vec![None] } else { amounts }
+}
+
 /// As a column `share` has it; blank where nothing is expected.
 #[must_use]
 pub fn share_text(covered: i64, expected: i64) -> String {
@@ -202,11 +210,7 @@ pub fn deadlines(
     at: EpochSeconds,
 ) -> Computed {
     let rows = all.iter().flat_map(|DeadlineAtStake { deadline, amounts }| {
-        let amounts: Vec<Option<(i128, String)>> = match amounts.as_slice() {
-            [] => vec![None],
-            amounts => amounts.iter().cloned().map(Some).collect(),
-        };
-        amounts.into_iter().map(move |amount| {
+        one_at_least(amounts.iter().cloned()).into_iter().map(move |amount| {
             let licenses = deadline.licenses.iter().map(|(_, value)| value).sum();
             let mut row: Vec<Cell> = udi_cells(Some(&deadline.udi)).into();
             row.extend(account_cells(deadline.account.map(|a| compliance.account(a))));
@@ -242,15 +246,8 @@ pub fn forecast(by_day: &std::collections::BTreeMap<EpochSeconds, DueDay>) -> Co
     for (day, due) in by_day {
         let date = rfc3339(*day).chars().take(10).collect::<String>();
         let pis = i64::try_from(due.pis).unwrap_or(i64::MAX);
-        let mut amounts: Vec<Option<(i128, String)>> = due
-            .amounts
-            .iter()
-            .map(|(currency, amount)| Some((*amount, currency.clone())))
-            .collect();
-        if amounts.is_empty() {
-            amounts.push(None);
-        }
-        for amount in amounts {
+        let amounts = due.amounts.iter().map(|(currency, amount)| (*amount, currency.clone()));
+        for amount in one_at_least(amounts) {
             let mut row = vec![text(&date), Cell::Count(Some(pis))];
             row.extend(money_cells(amount));
             rows.push(row);
@@ -284,8 +281,9 @@ pub fn coverage(compliance: &Compliance<'_>, all: &[Coverage], period: Period) -
 #[must_use]
 pub fn all_coverage(compliance: &Compliance<'_>, at: EpochSeconds) -> Computed {
     let mut all = Computed { name: "coverage", columns: COVERAGE, rows: Vec::new() };
-    for period in compliance.months_up_to(at) {
-        all.rows.extend(coverage(compliance, &compliance.coverage(period), period).rows);
+    let periods = compliance.months_up_to(at);
+    for (period, of_period) in periods.iter().zip(compliance.coverage_of(&periods)) {
+        all.rows.extend(coverage(compliance, &of_period, *period).rows);
     }
     all
 }
@@ -301,12 +299,8 @@ pub fn account_coverage(
     for (account, of) in all {
         let count = |n: u64| Cell::Count(Some(i64::try_from(n).unwrap_or(i64::MAX)));
         let account = account.map(|a| compliance.account(a));
-        let mut amounts: Vec<Option<(i128, String)>> =
-            of.would_bill.iter().map(|(c, amount)| Some((*amount, c.clone()))).collect();
-        if amounts.is_empty() {
-            amounts.push(None);
-        }
-        for amount in amounts {
+        let amounts = of.would_bill.iter().map(|(currency, amount)| (*amount, currency.clone()));
+        for amount in one_at_least(amounts) {
             let mut row = vec![text(period.to_string())];
             row.extend(account_cells(account));
             row.push(text(account.map(|a| a.customer.clone()).unwrap_or_default()));

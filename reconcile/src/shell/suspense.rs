@@ -47,7 +47,8 @@ pub async fn would_bill(
     Ok(amounts)
 }
 
-fn add(amounts: &mut Amounts, charges: &Charges, sign: i128) {
+/// Adds what targets come to, or takes it away.
+pub(super) fn add(amounts: &mut Amounts, charges: &Charges, sign: i128) {
     for target in &charges.targets {
         let account = AccountId {
             smart: target.key.smart_account.clone(),

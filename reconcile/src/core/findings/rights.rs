@@ -1,70 +1,35 @@
 //! Who may use what is enforced or export-controlled (R4.3 to R4.6, R11.6).
 
-use std::collections::HashMap;
-
-use schemas::book::{AuthorizationKind, Book, CatalogEntry, Enforcement};
+use schemas::book::{Authorization, AuthorizationKind, CatalogEntry, Enforcement};
 use schemas::finding::Rule;
-use schemas::period::EpochSeconds;
 use schemas::programme::{Family, HSECK9, PLR_CODE_VERSION, PLR_RELEASE, hseck9_row};
 use schemas::release::Release;
 use schemas::udi::Udi;
 
 use super::Found;
 use crate::core::history::{Fleet, Heard, Pi};
-use crate::core::reference::Reference;
 
-/// Authorizations by UDI and item.
-pub(super) struct Rights<'a> {
-    reference: &'a Reference<'a>,
-    by_udi: HashMap<&'a Udi, Vec<Right<'a>>>,
-}
-
-struct Right<'a> {
-    kind: AuthorizationKind,
-    item: &'a str,
-    installed_at: EpochSeconds,
-    returned_at: Option<EpochSeconds>,
-    code_version: Option<u32>,
-}
-
-impl<'a> Rights<'a> {
-    pub(super) fn new(book: &'a Book, fleet: &'a Fleet<'a>) -> Rights<'a> {
-        let mut by_udi: HashMap<&Udi, Vec<Right<'_>>> = HashMap::new();
-        for a in &book.authorizations {
-            by_udi.entry(&a.udi).or_default().push(Right {
-                kind: a.kind,
-                item: fleet.reference.item(&a.tag),
-                installed_at: a.installed_at,
-                returned_at: a.returned_at,
-                code_version: a.code_version,
-            });
+/// True if an authorization for an item permits the use of a licence.
+fn permits(
+    right: &Authorization,
+    of_item: &str,
+    (entry, item): (&CatalogEntry, &str),
+    by: &Permitted,
+) -> bool {
+    let honoured = by.release.map(hseck9_row);
+    let is_hseck9 = of_item == HSECK9;
+    let of_kind = match right.kind {
+        AuthorizationKind::Slac => true,
+        AuthorizationKind::Pak => is_hseck9 && honoured.is_none_or(|row| row.honours_pak),
+        AuthorizationKind::Slr => is_hseck9 && honoured.is_none_or(|row| row.honours_slr),
+        AuthorizationKind::Plr => {
+            return right.code_version.is_some_and(|v| v >= PLR_CODE_VERSION)
+                && by.release.is_none_or(|r| r >= PLR_RELEASE);
         }
-        Rights { reference: fleet.reference, by_udi }
-    }
-
-    fn of(&self, udi: &Udi) -> &[Right<'a>] {
-        self.by_udi.get(udi).map_or(&[], Vec::as_slice)
-    }
-}
-
-impl Right<'_> {
-    /// True if it permits the use of a licence.
-    fn permits(&self, entry: &CatalogEntry, item: &str, by: &Permitted) -> bool {
-        let honoured = by.release.map(hseck9_row);
-        let is_hseck9 = self.item == HSECK9;
-        let of_kind = match self.kind {
-            AuthorizationKind::Slac => true,
-            AuthorizationKind::Pak => is_hseck9 && honoured.is_none_or(|row| row.honours_pak),
-            AuthorizationKind::Slr => is_hseck9 && honoured.is_none_or(|row| row.honours_slr),
-            AuthorizationKind::Plr => {
-                return self.code_version.is_some_and(|v| v >= PLR_CODE_VERSION)
-                    && by.release.is_none_or(|r| r >= PLR_RELEASE);
-            }
-        };
-        // R4.4: what authorizes HSECK9 stands in for the SLAC of throughput.
-        let stands_in = is_hseck9 && by.hseck9_stands_in && !entry.name.contains("MRP");
-        of_kind && (self.item == item || stands_in)
-    }
+    };
+    // R4.4: what authorizes HSECK9 stands in for the SLAC of throughput.
+    let stands_in = is_hseck9 && by.hseck9_stands_in && !entry.name.contains("MRP");
+    of_kind && (of_item == item || stands_in)
 }
 
 /// What decides, beside the right itself, whether a use is permitted.
@@ -74,13 +39,14 @@ struct Permitted {
 }
 
 /// R4.3 to R4.6.
-pub(super) fn authorized(pi: &Pi<'_>, rights: &Rights<'_>, found: &mut Found<'_>) {
+pub(super) fn authorized(pi: &Pi<'_>, fleet: &Fleet<'_>, found: &mut Found<'_>) {
+    let reference = fleet.reference;
     for heard in pi.reports {
-        let Some(entry) = rights.reference.catalog_entry(&heard.tag) else { continue };
+        let Some(entry) = reference.catalog_entry(&heard.tag) else { continue };
         if entry.enforcement == Enforcement::Unenforced {
             continue;
         }
-        let item = rights.reference.item(&heard.tag);
+        let item = reference.item(&heard.tag);
         let family = pi.family.map(|row| row.family);
         let by = Permitted {
             release: heard.release(),
@@ -88,10 +54,13 @@ pub(super) fn authorized(pi: &Pi<'_>, rights: &Rights<'_>, found: &mut Found<'_>
         };
         for udi in who_needs_one(pi, heard) {
             for of in heard.consuming() {
-                let right =
-                    |r: &&Right<'_>| r.permits(entry, item, &by) && r.installed_at <= of.start;
-                let held: Vec<&Right<'_>> = rights.of(udi).iter().filter(right).collect();
-                let lasts = |r: &Right<'_>| r.returned_at.is_none_or(|at| at >= of.end);
+                let right = |r: &&&Authorization| {
+                    permits(r, reference.item(&r.tag), (entry, item), &by)
+                        && r.installed_at <= of.start
+                };
+                let held: Vec<&&Authorization> =
+                    fleet.authorizations(udi).iter().filter(right).collect();
+                let lasts = |r: &Authorization| r.returned_at.is_none_or(|at| at >= of.end);
                 if held.iter().any(|r| lasts(r)) {
                     continue;
                 }

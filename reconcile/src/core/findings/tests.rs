@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::history::made;
 use crate::core::history::{History, Member, SubDeviceChange, Via};
+use schemas::book::Book;
 use std::sync::Arc;
 
 const HSEC: &str = "DNA_HSEC";
@@ -41,7 +42,7 @@ fn of(pid: &str, book: &Book, reports: Vec<Heard>) -> Vec<Finding> {
     history.heard.insert(Udi::new(pid, "a"), reports);
     history.sort();
     let reference = Reference::new(book);
-    findings(&Fleet::new(book, &reference, &history), book)
+    findings(&Fleet::new(book, &reference, &history))
 }
 
 /// The rules that a PI breaks.
@@ -170,7 +171,7 @@ fn gaps_between_ids() {
         history.sort();
         let book = book(&[], &[]);
         let reference = Reference::new(&book);
-        let found = findings(&Fleet::new(&book, &reference, &history), &book);
+        let found = findings(&Fleet::new(&book, &reference, &history));
         found.into_iter().flat_map(|f| f.reports).collect()
     };
     assert_eq!(lost(&[1, 2, 3], &[]), Vec::<u64>::new());
