@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+mod serve;
+
+pub use serve::ServeArgs;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use schemas::book::AccountId;
 use schemas::disposition::SignaturePolicy;
@@ -256,6 +260,15 @@ pub enum Command {
         after_help = "Example: rumledger sql \"SELECT disposition, count(*) FROM journal GROUP BY 1\""
     )]
     Sql { query: String },
+    /// Serves the lake's tables by the PostgreSQL wire protocol, read-only, until it is stopped
+    ///
+    /// For Grafana's PostgreSQL data source, psql and BI tools; docs/tables.md says what there is. Logins
+    /// are read from a file; without one, a password for the login `rumledger` is made up and printed,
+    /// and only this machine can connect.
+    #[command(
+        after_help = "Example: rumledger serve --listen 127.0.0.1:5433\n         echo 'a long password' | rumledger serve --hash-password"
+    )]
+    Serve(ServeArgs),
 }
 
 /// The instant that a question is about.

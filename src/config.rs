@@ -49,6 +49,27 @@ struct File {
     flush_age_ms_max: Option<u64>,
     #[serde(default)]
     kafka: Kafka,
+    #[serde(default)]
+    serve: Serve,
+}
+
+/// The `[serve]` part of the configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serve {
+    pub listen: Option<String>,
+    pub http_listen: Option<String>,
+    pub logins: Option<PathBuf>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub allow_plaintext: bool,
+    pub connections_max: Option<usize>,
+    pub queries_at_once: Option<usize>,
+    pub statement_timeout_ms: Option<u64>,
+    pub rows_max: Option<usize>,
+    pub memory_mb: Option<usize>,
+    pub refresh_ms: Option<u64>,
+    pub compute_every_s: Option<u64>,
 }
 
 /// The `[kafka]` part of the configuration file.
@@ -76,6 +97,7 @@ pub struct Config {
     pub rules: Rules,
     pub limits: CarrierLimits,
     pub kafka: Kafka,
+    pub serve: Serve,
     /// Who acts, as the journal keeps it.
     pub operator: String,
     operator_key: Option<PathBuf>,
@@ -122,6 +144,7 @@ impl Config {
             rules: rules(file.signature_policy, file.collectors, file.signing_types)?,
             limits,
             kafka: file.kafka,
+            serve: file.serve,
             operator: file.operator.or_else(user_name).unwrap_or_else(|| "unknown".to_owned()),
             operator_key: file.operator_key,
             parties: Parties {
@@ -148,6 +171,7 @@ impl Config {
             rules: self.rules.clone(),
             limits: self.limits,
             kafka: self.kafka.clone(),
+            serve: self.serve.clone(),
             operator: self.operator.clone(),
             operator_key: self.operator_key.clone(),
             parties: self.parties.clone(),
@@ -193,10 +217,16 @@ impl Config {
         }
     }
 
+    /// The time now.
+    pub fn now(&self) -> EpochSeconds {
+        self.clock()()
+    }
+
     /// The clock: of the machine, or as `RUMLEDGER_NOW` sets it.
     #[allow(clippy::disallowed_methods, reason = "the one place where the binary reads the clock")]
-    pub fn now(&self) -> EpochSeconds {
-        self.now.unwrap_or_else(|| jiff::Timestamp::now().as_second())
+    pub fn clock(&self) -> impl Fn() -> EpochSeconds + Send + 'static {
+        let set = self.now;
+        move || set.unwrap_or_else(|| jiff::Timestamp::now().as_second())
     }
 }
 

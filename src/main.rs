@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod fleet;
 mod output;
+mod served;
 mod statement;
 
 use std::process::ExitCode;
@@ -21,9 +22,11 @@ fn main() -> ExitCode {
     if matches!(cli.command, cli::Command::Ingest(_)) {
         config::start_with_a_lean_allocator();
     }
-    let streaming = matches!(cli.command, cli::Command::Ingest(cli::IngestCommand::Kafka(_)))
-        && !cli.global.quiet;
-    output::start_log(cli.global.verbose, streaming, config::log_is_json());
+    let runs_on = matches!(
+        cli.command,
+        cli::Command::Ingest(cli::IngestCommand::Kafka(_)) | cli::Command::Serve(_)
+    ) && !cli.global.quiet;
+    output::start_log(cli.global.verbose, runs_on, config::log_is_json());
     if let Err(why) = config::arm_failpoint() {
         output::error(&anyhow::anyhow!(why).context("RUMLEDGER_FAILPOINT"));
         return ExitCode::from(2);

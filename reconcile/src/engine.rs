@@ -85,21 +85,21 @@ pub(crate) async fn register(
     Ok(())
 }
 
-/// A session in which the tables of contract 5 can be asked.
+/// Makes the tables of contract 5 known to a session.
 ///
 /// # Errors
 /// If a table cannot be read.
-pub async fn sql_session(
+pub async fn register_tables(
+    session: &SessionContext,
     journal_table: Option<&Table>,
     ledger_table: Option<&Table>,
     (trust_codes, documents): (Option<&Table>, Option<&Table>),
     book: &Book,
-) -> Result<SessionContext> {
-    let session = session()?;
-    register(&session, "stored_journal", journal_table, &journal::SCHEMA).await?;
-    register(&session, "stored_ledger", ledger_table, &ledger::SCHEMA).await?;
-    register(&session, trust::TABLE, trust_codes, &trust::SCHEMA).await?;
-    register(&session, document::TABLE, documents, &document::SCHEMA).await?;
+) -> Result<()> {
+    register(session, "stored_journal", journal_table, &journal::SCHEMA).await?;
+    register(session, "stored_ledger", ledger_table, &ledger::SCHEMA).await?;
+    register(session, trust::TABLE, trust_codes, &trust::SCHEMA).await?;
+    register(session, document::TABLE, documents, &document::SCHEMA).await?;
     for (name, query) in [
         ("journal", include_str!("sql/view_journal.sql")),
         ("usage", include_str!("sql/view_usage.sql")),
@@ -113,7 +113,7 @@ pub async fn sql_session(
         let rows = MemTable::try_new(table.rows.schema(), vec![vec![table.rows]])?;
         session.register_table(table.name, Arc::new(rows))?;
     }
-    Ok(session)
+    Ok(())
 }
 
 /// Claims that are held at once: 768 MiB of them, beside 64 bytes a report.

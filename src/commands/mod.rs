@@ -10,6 +10,7 @@ mod ingest;
 mod lake;
 mod ledger;
 mod requests;
+mod serve;
 mod sql;
 mod stream;
 mod suspense;
@@ -105,6 +106,7 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
             compliance::coverage(period, as_of, by, config, runtime)
         }
         Command::Sql { query } => sql::run(&query, config, runtime),
+        Command::Serve(args) => serve::run(&args, config, runtime),
     }
 }
 

@@ -88,7 +88,9 @@ fn listen(
             "'{address}' is no address; write IP:PORT, such as {LISTEN}, or off"
         ))
     })?;
-    match endpoints::serve(runtime, parsed, metrics.clone(), health.clone()) {
+    let metrics = metrics.clone();
+    let text = Arc::new(move || metrics.text());
+    match endpoints::serve(runtime, parsed, text, health.clone()) {
         Ok(bound) => tracing::info!(address = %bound, "metrics and health are served"),
         // Nobody asked for this one, and another worker on this machine may have it.
         Err(error) if asked.is_none() => {
@@ -104,7 +106,7 @@ fn listen(
 }
 
 /// The first signal drains, the second ends at once: what is not committed is read again.
-fn watch_signals(runtime: &Runtime, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn watch_signals(runtime: &Runtime, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let _guard = runtime.enter();
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;

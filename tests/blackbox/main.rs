@@ -12,6 +12,7 @@ mod kill;
 mod memo;
 mod queries;
 mod rules;
+mod serve;
 mod statements;
 mod support;
 mod suspense;

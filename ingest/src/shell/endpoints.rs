@@ -1,4 +1,4 @@
-//! What a streaming worker tells over HTTP: metrics, whether it lives, whether it is ready.
+//! What a process that runs on tells over HTTP: metrics, whether it lives, whether it is ready.
 //!
 //! Liveness does not depend on Kafka or the lake: a worker whose broker is down is waiting, and a
 //! restart would not help it. It lives as long as its loop turns.
@@ -15,12 +15,13 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::runtime::Handle;
 
-use super::metrics::Metrics;
-
 /// A loop that has not turned for so long is stuck.
 const STUCK: Duration = Duration::from_secs(120);
 
-/// How the worker is, as its own loop says.
+/// Makes the text of `/metrics`, in Prometheus's format 0.0.4.
+pub type MetricsText = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
+
+/// How the process is, as its own loop says.
 #[derive(Clone)]
 pub struct Health(Arc<Inner>);
 
@@ -70,7 +71,7 @@ impl Health {
 pub fn serve(
     runtime: &Handle,
     address: SocketAddr,
-    metrics: Metrics,
+    metrics: MetricsText,
     health: Health,
 ) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
@@ -93,10 +94,10 @@ pub fn serve(
     Ok(bound)
 }
 
-type App = State<(Metrics, Health)>;
+type App = State<(MetricsText, Health)>;
 
 async fn metrics_text(State((metrics, _)): App) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics())
 }
 
 async fn healthz(State((_, health)): App) -> impl IntoResponse {

@@ -112,13 +112,55 @@ impl Snapshot {
     /// # Errors
     /// If a table cannot be read.
     pub async fn sql_session(&self) -> Result<datafusion::prelude::SessionContext> {
-        engine::sql_session(
+        let session = engine::session()?;
+        self.register_tables(&session).await?;
+        Ok(session)
+    }
+
+    /// Makes the tables of contract 5 known to a session.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub async fn register_tables(
+        &self,
+        session: &datafusion::prelude::SessionContext,
+    ) -> Result<()> {
+        engine::register_tables(
+            session,
             self.journal.as_ref(),
             self.ledger.as_ref(),
             (self.trust_codes.as_ref(), self.documents.as_ref()),
             &self.book.book,
         )
         .await
+    }
+
+    /// Moves on to the newest versions; tells whether any is newer.
+    ///
+    /// # Errors
+    /// If the lake cannot be read. What was moved on stays so.
+    pub async fn refresh(&mut self, lake: &Lake) -> Result<bool> {
+        let before = self.standing()?;
+        let others_before = self.others();
+        for (name, table) in [
+            (ledger_table::TABLE, &mut self.ledger),
+            (schemas::trust::TABLE, &mut self.trust_codes),
+            (schemas::document::TABLE, &mut self.documents),
+            (journal::TABLE, &mut self.journal),
+        ] {
+            match table {
+                Some(table) => table.refresh().await?,
+                None => *table = lake.table(name).await?,
+            }
+        }
+        if lake::book_version(lake).await? != self.book.version {
+            self.book = Arc::new(load_book(lake, None).await?);
+        }
+        Ok(self.standing()? != before || self.others() != others_before)
+    }
+
+    fn others(&self) -> [Option<u64>; 2] {
+        [&self.trust_codes, &self.documents].map(|table| table.as_ref().map(Table::version))
     }
 }
 
@@ -414,7 +456,17 @@ pub async fn statement(lake: &Lake, period: Period) -> Result<Vec<Line>> {
 /// # Errors
 /// If the lake cannot be read.
 pub async fn exceptions(lake: &Lake, period: Option<Period>) -> Result<Vec<ExceptionRow>> {
-    let snapshot = Snapshot::pin(lake).await?;
+    exceptions_of(&Snapshot::pin(lake).await?, period).await
+}
+
+/// As [`exceptions`], as a snapshot has them.
+///
+/// # Errors
+/// If the lake cannot be read.
+pub async fn exceptions_of(
+    snapshot: &Snapshot,
+    period: Option<Period>,
+) -> Result<Vec<ExceptionRow>> {
     let reference = Reference::new(&snapshot.book.book);
     let evidence = Evidence::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
     let periods = match period {

@@ -89,6 +89,14 @@ pub async fn verify_period(lake: &Lake, table: &Table, period: Period) -> Result
     Ok(verified)
 }
 
+/// The first line of a period that does not stand where the chain has it; `None` if all do.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn check_chain(table: &Table, period: Period) -> Result<Option<Difference>> {
+    Ok(chain_difference(&ledger::posted_into(Some(table), period).await?))
+}
+
 /// The first line that does not stand where the chain has it.
 fn chain_difference(lines: &[Line]) -> Option<Difference> {
     let mut link = Hash::default();

@@ -43,6 +43,17 @@ impl Cells {
         self.rows.sort_by_key(|row| row.line);
     }
 
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The rows, each with its line.
     pub fn rows(&self) -> impl Iterator<Item = (u64, RowCells<'_>)> {
         self.rows.iter().map(|&place| (place.line, RowCells { cells: self, place }))

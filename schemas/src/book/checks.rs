@@ -1,18 +1,28 @@
 //! Checks across rows: what no single row can tell.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::rows::Places;
+use super::rows::{DevicePlace, Places};
 use super::*;
 
 pub(super) fn check(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
-    accounts(book, places, errors);
-    devices(book, places, errors);
-    catalog(book, places, errors);
-    subscriptions(book, places, errors);
-    prices(book, places, errors);
-    currencies(book, places, errors);
-    policies(book, places, errors);
+    let mut of_devices = std::mem::take(&mut book.devices);
+    let mut errors_of_devices = Vec::new();
+    // There are far more devices than anything else, and no other check looks at them.
+    rayon::join(
+        || devices(&mut of_devices, &places.devices, &mut errors_of_devices),
+        || {
+            accounts(book, places, errors);
+            catalog(book, places, errors);
+            subscriptions(book, places, errors);
+            prices(book, places, errors);
+            currencies(book, places, errors);
+            policies(book, places, errors);
+        },
+    );
+    book.devices = of_devices;
+    errors.append(&mut errors_of_devices);
 }
 
 fn error(file: &str, line: u64, column: &str, message: String) -> BookError {
@@ -35,29 +45,35 @@ fn accounts(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
 
 /// Rows of one device must not overlap. Where two rows meet at a bare date, the new row's zone
 /// holds for both (contract 2), so that a move between zones leaves neither gap nor overlap.
-fn devices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
-    let mut by_udi: HashMap<&Udi, Vec<usize>> = HashMap::new();
-    for (i, device) in book.devices.iter().enumerate() {
-        by_udi.entry(&device.udi).or_default().push(i);
-    }
-    let mut ends: Vec<(usize, EpochSeconds)> = Vec::new();
-    for rows in by_udi.values().filter(|rows| rows.len() > 1) {
-        for &i in rows {
-            let meets = rows.iter().find(|&&j| {
-                i != j
-                    && matches!(places.devices[i].valid_to, Some(Moment::Date(_)))
-                    && places.devices[i].valid_to == Some(places.devices[j].valid_from)
-            });
-            if let Some(&j) = meets {
-                ends.push((i, book.devices[j].valid.start));
+fn devices(devices: &mut [Device], places: &[DevicePlace], errors: &mut Vec<BookError>) {
+    let mut first: HashMap<&Udi, usize> = HashMap::with_capacity(devices.len());
+    // Of the devices with more than one row.
+    let mut by_first: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (i, device) in devices.iter().enumerate() {
+        match first.entry(&device.udi) {
+            Entry::Vacant(free) => _ = free.insert(i),
+            Entry::Occupied(taken) => {
+                by_first.entry(*taken.get()).or_insert_with(|| vec![*taken.get()]).push(i);
             }
         }
     }
-    let groups: Vec<Vec<usize>> = by_udi.into_values().collect();
-    for (i, end) in ends {
-        book.devices[i].valid.end = end;
+    let mut ends: Vec<(usize, EpochSeconds)> = Vec::new();
+    for rows in by_first.values() {
+        for &i in rows {
+            let meets = rows.iter().find(|&&j| {
+                i != j
+                    && matches!(places[i].valid_to, Some(Moment::Date(_)))
+                    && places[i].valid_to == Some(places[j].valid_from)
+            });
+            if let Some(&j) = meets {
+                ends.push((i, devices[j].valid.start));
+            }
+        }
     }
-    for (device, place) in book.devices.iter().zip(&places.devices) {
+    for (i, end) in ends {
+        devices[i].valid.end = end;
+    }
+    for (device, place) in devices.iter().zip(places) {
         if device.valid.end <= device.valid.start {
             errors.push(error(
                 "devices.csv",
@@ -67,18 +83,18 @@ fn devices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
             ));
         }
     }
-    for mut rows in groups {
-        rows.sort_by_key(|&i| (book.devices[i].valid.start, places.devices[i].line));
+    for mut rows in by_first.into_values() {
+        rows.sort_by_key(|&i| (devices[i].valid.start, places[i].line));
         for pair in rows.windows(2) {
-            let (before, after) = (&book.devices[pair[0]], &book.devices[pair[1]]);
+            let (before, after) = (&devices[pair[0]], &devices[pair[1]]);
             if before.valid.overlaps(after.valid) {
                 errors.push(error(
                     "devices.csv",
-                    places.devices[pair[1]].line,
+                    places[pair[1]].line,
                     "valid_from",
                     format!(
                         "overlaps line {} of the same device {}",
-                        places.devices[pair[0]].line, after.udi
+                        places[pair[0]].line, after.udi
                     ),
                 ));
             }

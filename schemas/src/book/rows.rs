@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
 use jiff::tz::TimeZone;
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use rust_decimal::Decimal;
 
 use super::columns as files;
@@ -216,24 +217,33 @@ impl Accounts<'_> {
     }
 }
 
-/// Reads every table, the keys beside the rest: there are many, and each has to be parsed. A row that
-/// fails is left out of the book, so that later checks see only rows that can be checked.
-pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>) -> (Book, Places) {
-    let mut of_keys = Vec::new();
-    let ((mut book, places), trust_codes) = rayon::join(
-        || read_all_but_keys(cells, errors),
-        || {
-            let mut trust_codes = Vec::new();
-            each(cells, &files::TRUST_CODES, &mut of_keys, &mut |row| {
-                trust_codes.push(trust_code(row)?);
-                Some(())
-            });
-            trust_codes
-        },
-    );
-    errors.append(&mut of_keys);
-    book.trust_codes = trust_codes;
-    (book, places)
+/// Rows that one task reads, of the tables that have many.
+const ROWS_AT_ONCE: usize = 4096;
+
+/// Reads the rows of a large table on all cores, in their order.
+fn many<T: Send>(
+    cells: &BTreeMap<String, Cells>,
+    spec: &'static TableSpec,
+    errors: &mut Vec<BookError>,
+    read: impl Fn(&mut Row<'_>) -> Option<T> + Sync,
+) -> Vec<T> {
+    let Some(cells) = cells.get(spec.name) else { return Vec::new() };
+    let starts: Vec<usize> = (0..cells.len()).step_by(ROWS_AT_ONCE).collect();
+    let parts = starts.into_par_iter().map(|start| {
+        let mut errors = Vec::new();
+        let mut values = Vec::with_capacity(ROWS_AT_ONCE);
+        for (line, cells) in cells.rows().skip(start).take(ROWS_AT_ONCE) {
+            let mut row = Row { spec, line, cells, errors: &mut errors, failed: false };
+            values.extend(read(&mut row));
+        }
+        (values, errors)
+    });
+    let mut all = Vec::with_capacity(cells.len());
+    for (values, mut of_part) in parts.collect::<Vec<_>>() {
+        all.extend(values);
+        errors.append(&mut of_part);
+    }
+    all
 }
 
 fn each(
@@ -248,11 +258,13 @@ fn each(
     }
 }
 
-fn read_all_but_keys(
-    cells: &BTreeMap<String, Cells>,
-    errors: &mut Vec<BookError>,
-) -> (Book, Places) {
-    let mut book = Book::default();
+/// Reads every table. A row that fails is left out of the book, so that later checks see only rows that
+/// can be checked.
+pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>) -> (Book, Places) {
+    let mut book = Book {
+        trust_codes: many(cells, &files::TRUST_CODES, errors, trust_code),
+        ..Book::default()
+    };
     let mut places = Places::default();
     let mut each = |spec: &'static TableSpec, read: &mut dyn FnMut(&mut Row<'_>) -> Option<()>| {
         each(cells, spec, errors, read);
@@ -268,12 +280,6 @@ fn read_all_but_keys(
         by_id: book.accounts.iter().enumerate().map(|(i, a)| (a.id.clone(), i)).collect(),
         utc: TimeZone::UTC,
     };
-    each(&files::DEVICES, &mut |row| {
-        let (device, place) = device(row, &accounts)?;
-        book.devices.push(device);
-        places.devices.push(place);
-        Some(())
-    });
     each(&files::CATALOG, &mut |row| {
         book.catalog.push(catalog_entry(row)?);
         places.catalog_lines.push(row.line);
@@ -309,6 +315,8 @@ fn read_all_but_keys(
         book.gl_accounts.push(account);
         Some(())
     });
+    (book.devices, places.devices) =
+        many(cells, &files::DEVICES, errors, |row| device(row, &accounts)).into_iter().unzip();
     for (price, lines) in price_rows.prices {
         book.prices.push(price);
         places.price_lines.push(lines);
