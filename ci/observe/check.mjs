@@ -1,38 +1,22 @@
-// Checks dashboards and rendered manifests against the schemas of those who read them.
+// Checks dashboards against the schema of Grafana, who reads them, and takes out their queries.
 //   node check.mjs dashboards FILE…      Grafana's schema by the TypeScript compiler, layout, ids, units
 //   node check.mjs queries FILE…         writes each PromQL as a recording rule, for promtool
-//   node check.mjs manifests FILE        Kubernetes, KEDA and Prometheus-operator schemas
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+//   node check.mjs sql FILE…             writes each SQL with its panel, as Grafana would send it
+import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { spawnSync } from "node:child_process";
+import { compile } from "./compile.mjs";
 
 const [mode, ...files] = process.argv.slice(2);
 const problems = [];
 if (files.length === 0) throw new Error("no files to check");
 
-// tsc reports lines of the generated file; its one line of header is kept on the first line, so that
-// they are the lines of the source as well.
-function compile(sources) {
-  rmSync("build", { recursive: true, force: true });
-  mkdirSync("build");
-  const from = new Map();
-  for (const [file, text] of sources) {
-    from.set(`build/${basename(file)}.ts`, file);
-    writeFileSync(`build/${basename(file)}.ts`, text);
-  }
-  const tsc = ["node_modules/typescript/bin/tsc", "-p", ".", "--pretty", "false"];
-  const run = spawnSync(process.execPath, tsc, { encoding: "utf8" });
-  if (run.status !== 0) {
-    problems.push(run.stdout.replace(/^(\S+?)(?=\()/gm, (path) => from.get(path) ?? path) + run.stderr);
-  }
-}
-
 function dashboards() {
   const uids = new Set();
-  compile(files.map((file) => {
+  const linked = [];
+  problems.push(...compile(files.map((file) => {
     const text = readFileSync(file, "utf8");
     return [file, `import type { Dashboard } from "../dashboard"; export const d: Dashboard = ${text.trimEnd()};\n`];
-  }));
+  })));
   for (const file of files) {
     const dashboard = JSON.parse(readFileSync(file, "utf8"));
     const say = (panel, what) => problems.push(`${file}: panel ${panel.id} '${panel.title}': ${what}`);
@@ -53,12 +37,19 @@ function dashboards() {
         }
       }
       if (panel.type !== "table" && !panel.fieldConfig.defaults.unit) say(panel, "has no unit");
+      if (panel.type === "stat" && !panel.fieldConfig.defaults.thresholds) say(panel, "has no thresholds");
+      for (const { url } of panel.links ?? []) linked.push([panel, url, say]);
       for (const { expr } of panel.targets) {
         if (expr && /\b(rate|increase)\(/.test(expr) && !expr.includes("$__rate_interval")) {
           say(panel, "a rate without $__rate_interval");
         }
       }
     }
+    for (const { url } of dashboard.links) linked.push([{ id: "-", title: "links" }, url, say]);
+  }
+  for (const [panel, url, say] of linked) {
+    const uid = /^\/d\/([^?]+)/.exec(url)?.[1];
+    if (!uids.has(uid)) say(panel, `leads to '${url}', which is no dashboard of ours`);
   }
 }
 
@@ -72,45 +63,36 @@ function queries() {
   console.log(JSON.stringify({ groups: [{ name: "panels", rules }] }, null, 1));
 }
 
-const PACKAGES = {
-  "v1": "kubernetes-models",
-  "apps/v1": "kubernetes-models",
-  "batch/v1": "kubernetes-models",
-  "policy/v1": "kubernetes-models",
-  "networking.k8s.io/v1": "kubernetes-models",
-  "keda.sh/v1alpha1": "@kubernetes-models/keda",
-  "monitoring.coreos.com/v1": "@kubernetes-models/prometheus-operator",
-};
-
-async function manifests() {
-  const { parseAllDocuments } = await import("yaml");
-  const objects = files.flatMap((file) =>
-    parseAllDocuments(readFileSync(file, "utf8")).map((document) => document.toJS()));
-  if (objects.length === 0) throw new Error("nothing was rendered");
-  const sources = [];
-  for (const [i, object] of objects.entries()) {
-    const name = `${object.kind} ${object.metadata?.name}`;
-    const home = PACKAGES[object.apiVersion];
-    if (!home) {
-      problems.push(`${name}: no schema for ${object.apiVersion}`);
-      continue;
+// Grafana's macros and variables, as its PostgreSQL data source puts them in; all customers are chosen.
+function sql() {
+  const [from, to] = (process.env.TIME_RANGE ?? "2026-08-01T00:00:00Z,2027-03-01T00:00:00Z").split(",");
+  const filter = (text) => {
+    const at = text.indexOf("$__timeFilter(");
+    if (at < 0) return text;
+    let depth = 1;
+    let end = at + "$__timeFilter(".length;
+    const start = end;
+    for (; depth > 0; end++) depth += { "(": 1, ")": -1 }[text[end]] ?? 0;
+    const column = text.slice(start, end - 1);
+    return filter(`${text.slice(0, at)}${column} BETWEEN '${from}' AND '${to}'${text.slice(end)}`);
+  };
+  for (const file of files) {
+    const dashboard = JSON.parse(readFileSync(file, "utf8"));
+    const customers = process.env.CUSTOMERS ?? "''";
+    for (const panel of dashboard.panels) {
+      for (const target of panel.targets.filter((t) => t.rawSql)) {
+        const text = filter(target.rawSql).replaceAll("$customer", customers);
+        if (/\$/.test(text)) problems.push(`${file}: panel ${panel.id}: an unknown macro: ${text}`);
+        console.log([dashboard.uid, panel.id, target.refId, panel.title, text].join("\t"));
+      }
     }
-    const path = `${home}/${object.apiVersion}/${object.kind}`;
-    try {
-      const module = await import(path);
-      new module[object.kind](object).validate();
-    } catch (error) {
-      problems.push(`${name}: ${error.message}`);
+    for (const variable of dashboard.templating.list.filter((v) => v.type === "query")) {
+      console.log([dashboard.uid, "-", variable.name, "variable", variable.query].join("\t"));
     }
-    // The validator passes over unknown keys; the compiler does not.
-    sources.push([`object-${i}`,
-      `import type { I${object.kind} as T } from "${path}"; export const o: T = ${JSON.stringify(object)};\n`]);
   }
-  compile(sources);
-  console.log(`${objects.length} objects`);
 }
 
-await { dashboards, queries, manifests }[mode]();
+await { dashboards, queries, sql }[mode]();
 if (problems.length > 0) {
   console.error(problems.join("\n"));
   process.exit(1);

@@ -66,7 +66,9 @@ type PanelOf<Type extends string, From, Target, Options, Custom> =
   };
 type Panel =
   | PanelOf<"timeseries", Prometheus, PromQl, Time.Options, Time.FieldConfig>
+  | PanelOf<"timeseries", Postgres, Sql, Time.Options, Time.FieldConfig>
   | PanelOf<"stat", Prometheus, PromQl, Stat.Options, Record<string, never>>
+  | PanelOf<"stat", Postgres, Sql, Stat.Options, Record<string, never>>
   | PanelOf<"table", Postgres, Sql, Table.Options, Partial<Table.FieldConfig>>;
 
 export type Dashboard =
