@@ -31,9 +31,18 @@ crash-test:
 kafka-long:
     RUMLEDGER_TEST_LONG=1 cargo test --test kafka -- --nocapture --test-threads 1
 
-# Dashboards, rules and manifests
+# Dashboards, alerts and manifests, and faults planted in each
 observe:
     ci/observe/check.sh
+
+check-dashboards:
+    ci/observe/check.sh dashboards
+
+check-alerts:
+    ci/observe/check.sh alerts
+
+check-k8s:
+    ci/observe/check.sh k8s
 
 lint:
     cargo fmt --all --check

@@ -25,7 +25,7 @@ cargo test --locked --test kafka -- --test-threads 2
 
 echo "== dashboards, rules, manifests"
 ci/observe/check.sh
-# A worker with something to do, and a real Prometheus that reads what it tells.
+# A worker with something to do, the demo behind `serve`, and those who read them: Prometheus, Alertmanager, psql.
 eval "$(ci/kafka/broker.sh env)"
 listen=127.0.0.1:${RUMLEDGER_TEST_METRICS_PORT:-19464}
 topic=live-$$
@@ -41,7 +41,7 @@ for _ in $(seq 100); do
   curl -fs "http://$listen/readyz" >/dev/null && break
   sleep 0.1
 done
-ci/observe/check.sh live "$listen"
+RUMLEDGER_BIN=$bin ci/observe/live.sh "$listen"
 kill "$worker"
 wait "$worker"
 worker=
