@@ -35,6 +35,15 @@ kafka-long:
 observe:
     ci/observe/check.sh
 
+# The lake on a real S3 server (built with Go)
+check-s3:
+    cargo build --locked
+    RUMLEDGER_BIN=${CARGO_TARGET_DIR:-target}/debug/rumledger ci/s3/check.sh
+
+# A Debian package in target/debian (needs cargo-deb)
+deb:
+    packaging/build-deb.sh
+
 check-dashboards:
     ci/observe/check.sh dashboards
 

@@ -11,6 +11,13 @@ cargo test --workspace --locked
 echo "== proofs"
 ci/evidence/check.sh
 
+echo "== S3"
+if command -v go >/dev/null || [ -x "${RUMLEDGER_S3_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rumledger/s3}/versitygw" ]; then
+  RUMLEDGER_BIN=$bin ci/s3/check.sh
+else
+  echo "NOT RUN: the S3 server is built with Go, which is not here"
+fi
+
 echo "== Kafka"
 was_up=$(ci/kafka/broker.sh up)
 work=$(mktemp -d)

@@ -269,6 +269,14 @@ pub enum Command {
         after_help = "Example: rumledger serve --listen 127.0.0.1:5433\n         echo 'a long password' | rumledger serve --hash-password"
     )]
     Serve(ServeArgs),
+    /// Completions for a shell, to standard output
+    #[command(
+        after_help = "Example: rumledger completions bash > /etc/bash_completion.d/rumledger"
+    )]
+    Completions { shell: clap_complete::Shell },
+    /// Manual pages, one a command, into a folder
+    #[command(after_help = "Example: rumledger manual ./man && man ./man/rumledger.1")]
+    Manual { dir: PathBuf },
 }
 
 /// The instant that a question is about.

@@ -9,6 +9,7 @@ mod fleet;
 mod ingest;
 mod lake;
 mod ledger;
+mod manual;
 mod requests;
 mod serve;
 mod sql;
@@ -107,6 +108,8 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
         }
         Command::Sql { query } => sql::run(&query, config, runtime),
         Command::Serve(args) => serve::run(&args, config, runtime),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Manual { dir } => manual::pages(&dir),
     }
 }
 
