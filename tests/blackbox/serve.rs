@@ -443,6 +443,7 @@ fn what_would_expose_it_is_refused() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "how a person has the page written anew")]
 fn the_page_of_tables_is_what_is_served() {
     let place = Place::new();
     let made = place.ok(0, &["serve", "--describe-tables"]);
