@@ -48,6 +48,7 @@ use tokio_util::context::TokioContext;
 
 use crate::ServeError;
 use crate::catalog::{Scope, Shared, Shown};
+use crate::functions;
 use crate::guard::{Door, Planner, refusal};
 use crate::logins::Logins;
 use crate::metrics::Metrics;
@@ -221,7 +222,8 @@ impl Server {
             return Ok(session.clone());
         }
         let scope = self.logins.scope(login).ok_or_else(unknown)?;
-        let session = self.new_session(scope).map_err(|e| PgWireError::ApiError(Box::new(e)))?;
+        let session =
+            self.new_session(login, scope).map_err(|e| PgWireError::ApiError(Box::new(e)))?;
         let session = Arc::new(session);
         sessions.insert(login.clone(), session.clone());
         Ok(session)
@@ -229,6 +231,7 @@ impl Server {
 
     fn new_session(
         &self,
+        login: &str,
         scope: &Scope,
     ) -> Result<LoginSession, datafusion::error::DataFusionError> {
         let config = SessionConfig::new()
@@ -244,6 +247,7 @@ impl Server {
         catalog.register_schema(SCHEMA, Arc::new(shown))?;
         context.register_catalog(DATABASE, Arc::new(catalog));
         setup_pg_catalog(&context, DATABASE, EmptyContextProvider).map_err(|e| *e)?;
+        functions::register(&context, login);
         let context = Arc::new(context);
         let service = DfSessionService::new_with_hooks(
             context.clone(),

@@ -253,6 +253,10 @@ async fn nothing_can_be_changed() {
         assert!(prepared.is_err(), "{query} was prepared");
     }
     assert_eq!(refused(&client, "DELETE FROM ledger").await, "25006");
+    // What clients ask a server about itself; Grafana asks for the number.
+    let about = "SELECT current_setting('server_version_num')::int / 100, current_user, current_database(), \
+                 split_part(version(), ' ', 1)";
+    assert_eq!(rows(&client, about).await, ["1600,rumledger,rumledger,PostgreSQL"]);
     // Clients begin transactions and make settings as they are used to.
     client
         .batch_execute("BEGIN; SET application_name = 'x'; SET client_encoding = 'UTF8'; COMMIT")
