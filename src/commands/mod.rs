@@ -18,12 +18,14 @@ mod suspense;
 mod vendor;
 mod verify;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ::ingest::shell::endpoints::{self, Health, MetricsText};
 use ::ingest::shell::mediation::Judging;
 use ::lake::Lake;
 use anyhow::{Context as _, anyhow};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::cli::{
     BookCommand, Command, ExportCommand, Failure, FleetCommand, IngestCommand, LakeCommand,
@@ -133,6 +135,41 @@ fn lake_threads(workers: usize) -> anyhow::Result<Runtime> {
         .enable_all()
         .build()
         .context("cannot start threads for the lake")
+}
+
+fn address(given: Option<&String>, default: &str) -> Result<SocketAddr, Failure> {
+    let text = given.map_or(default, String::as_str);
+    text.parse().map_err(|_| {
+        Failure::Usage(anyhow!("'{text}' is no address; write IP:PORT, such as {default}"))
+    })
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz` on the address that was asked for, or else on a default one if
+/// that is free; `off` serves none.
+fn listen(
+    runtime: &Handle,
+    (flag, default): (&str, &str),
+    asked: Option<&String>,
+    metrics: MetricsText,
+    health: &Health,
+) -> Result<(), Failure> {
+    if asked.is_some_and(|address| address == "off") {
+        return Ok(());
+    }
+    let address = address(asked, default)?;
+    match endpoints::serve(runtime, address, metrics, health.clone()) {
+        Ok(bound) => tracing::info!(address = %bound, "metrics and health are served"),
+        // Nobody asked for this one, and another process on this machine may have it.
+        Err(error) if asked.is_none() => {
+            tracing::warn!(%error, %address, "metrics are not served; choose an address with {flag}");
+        }
+        Err(error) => {
+            return Err(Failure::Failed(
+                anyhow!(error).context(format!("cannot listen on {address}")),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A snapshot of everything that a command reads.

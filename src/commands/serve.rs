@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ::serve::{Limits, Logins, Metrics, ServeError, Server, Shared, Tls, hash_password};
 use anyhow::{Context as _, anyhow};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use ingest::shell::endpoints::{self, Health};
+use ingest::shell::endpoints::Health;
 use reconcile::shell::run::Snapshot;
 use schemas::period::EpochSeconds;
 use tokio::runtime::{Builder, Runtime};
@@ -43,7 +43,7 @@ pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outco
     }
     let lake = super::open_lake(config)?;
     let given = &config.serve;
-    let address = address(args.listen.as_ref().or(given.listen.as_ref()), LISTEN)?;
+    let address = super::address(args.listen.as_ref().or(given.listen.as_ref()), LISTEN)?;
     let tls = tls(args, config);
     let logins_file = args.logins.as_ref().or(given.logins.as_ref());
     refuse_exposure(address, tls.is_some(), logins_file.is_some(), args, config)?;
@@ -123,13 +123,6 @@ fn describe(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-fn address(given: Option<&String>, default: &str) -> Result<SocketAddr, Failure> {
-    let text = given.map_or(default, String::as_str);
-    text.parse().map_err(|_| {
-        Failure::Usage(anyhow!("'{text}' is no address; write IP:PORT, such as {default}"))
-    })
-}
-
 fn tls(args: &ServeArgs, config: &Config) -> Option<Tls> {
     let of = |flag: &Option<PathBuf>, set: &Option<PathBuf>| flag.clone().or_else(|| set.clone());
     let certificate = of(&args.tls_certificate, &config.serve.tls_certificate)?;
@@ -203,25 +196,10 @@ fn listen_http(
     health: &Health,
 ) -> Result<(), Failure> {
     let asked = args.http_listen.as_ref().or(config.serve.http_listen.as_ref());
-    if asked.is_some_and(|address| address == "off") {
-        return Ok(());
-    }
-    let address = address(asked, HTTP_LISTEN)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let metrics = metrics.clone();
     let text = Arc::new(move || metrics.text());
-    match endpoints::serve(runtime.handle(), address, text, health.clone()) {
-        Ok(bound) => tracing::info!(address = %bound, "metrics and health are served"),
-        Err(error) if asked.is_none() => {
-            tracing::warn!(%error, %address, "metrics are not served; choose an address with --http-listen");
-            return Ok(());
-        }
-        Err(error) => {
-            return Err(Failure::Failed(
-                anyhow!(error).context(format!("cannot listen on {address}")),
-            ));
-        }
-    }
+    super::listen(runtime.handle(), ("--http-listen", HTTP_LISTEN), asked, text, health)?;
     std::thread::Builder::new()
         .name("probes".to_owned())
         .spawn(move || runtime.block_on(std::future::pending::<()>()))?;

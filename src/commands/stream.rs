@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use ingest::core::keyring::Keyring;
-use ingest::shell::endpoints::{self, Health};
+use ingest::shell::endpoints::Health;
 use ingest::shell::kafka::{Ended, Settings, stream};
 use ingest::shell::mediation::Judging;
 use ingest::shell::metrics::Metrics;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Failure, Outcome, RECEIPTS_TOPIC, REPORTS_TOPIC, StreamArgs, TRUST_TOPIC};
@@ -28,7 +28,12 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
     let health = Health::default();
     let runtime = super::lake_threads(2)?;
-    listen(args, config, runtime.handle(), &metrics, &health)?;
+    let asked = args.listen.as_ref().or(config.kafka.listen.as_ref());
+    let text = Arc::new({
+        let metrics = metrics.clone();
+        move || metrics.text()
+    });
+    super::listen(runtime.handle(), ("--listen", LISTEN), asked, text, &health)?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&runtime, &stop)?;
 
@@ -69,40 +74,6 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
     // Whoever stops a worker wants to know that it drained, not what it met.
     let clean = streamed.summary.suspended.is_empty() || streamed.ended == Ended::Stopped;
     Ok(if clean { Outcome::Done } else { Outcome::Found })
-}
-
-fn listen(
-    args: &StreamArgs,
-    config: &Config,
-    runtime: &Handle,
-    metrics: &Metrics,
-    health: &Health,
-) -> Result<(), Failure> {
-    let asked = args.listen.as_ref().or(config.kafka.listen.as_ref());
-    let address = asked.map_or(LISTEN, String::as_str);
-    if address == "off" {
-        return Ok(());
-    }
-    let parsed = address.parse().map_err(|_| {
-        Failure::Usage(anyhow!(
-            "'{address}' is no address; write IP:PORT, such as {LISTEN}, or off"
-        ))
-    })?;
-    let metrics = metrics.clone();
-    let text = Arc::new(move || metrics.text());
-    match endpoints::serve(runtime, parsed, text, health.clone()) {
-        Ok(bound) => tracing::info!(address = %bound, "metrics and health are served"),
-        // Nobody asked for this one, and another worker on this machine may have it.
-        Err(error) if asked.is_none() => {
-            tracing::warn!(%error, address, "metrics are not served; choose an address with --listen");
-        }
-        Err(error) => {
-            return Err(Failure::Failed(
-                anyhow!(error).context(format!("cannot listen on {address}")),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The first signal drains, the second ends at once: what is not committed is read again.
