@@ -5,6 +5,7 @@
 //! the same checks as what is imported.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
@@ -15,8 +16,9 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::{SessionConfig, SessionContext, cast, col};
 use futures::StreamExt as _;
 use schemas::book::{Book, Cells, TABLES};
+use schemas::merkle;
 
-use crate::{Appended, Lake, LakeError, Layout, Result};
+use crate::{Appended, Lake, LakeError, Layout, Result, Table};
 
 pub(crate) const TABLE: &str = "book";
 
@@ -95,13 +97,107 @@ pub async fn book_stands_at(lake: &Lake) -> Result<String> {
 /// # Errors
 /// If the store fails, or the stored cells are no book any more.
 pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> {
-    let table = match version {
-        None => lake.table(TABLE).await?,
-        Some(version) => lake.table_at(TABLE, version).await?,
-    };
-    let Some(table) = table else {
+    let Some(table) = book_table(lake, version).await? else {
         return Ok(StoredBook::default());
     };
+    let cells = read_cells(&table).await?;
+    stored_book(&table, cells)
+}
+
+/// As [`load_book`], from a copy of its cells that is kept in a folder where there is one, for questions that
+/// are asked again and again: it is read in a tenth of the time. A copy of another book, or one that does
+/// not fit its own digest, is made anew.
+///
+/// # Errors
+/// As [`load_book`].
+pub async fn load_book_kept(
+    lake: &Lake,
+    version: Option<u64>,
+    cache_dir: &Path,
+) -> Result<StoredBook> {
+    let Some(table) = book_table(lake, version).await? else {
+        return Ok(StoredBook::default());
+    };
+    let path = cache_dir.join("book.cells");
+    let stands_at = table.stands_at()?;
+    if let Some(cells) = std::fs::read(&path).ok().and_then(|kept| kept_cells(&kept, &stands_at)) {
+        return stored_book(&table, cells);
+    }
+    let cells = read_cells(&table).await?;
+    // That it cannot be kept costs the next one its time, and nothing else. An older book is not kept:
+    // what asks for it is rare.
+    if version.is_none()
+        && let Err(error) = keep_cells(&path, &stands_at, &cells)
+    {
+        tracing::debug!(%error, path = %path.display(), "the book is not kept");
+    }
+    stored_book(&table, cells)
+}
+
+async fn book_table(lake: &Lake, version: Option<u64>) -> Result<Option<Table>> {
+    match version {
+        None => lake.table(TABLE).await,
+        Some(version) => lake.table_at(TABLE, version).await,
+    }
+}
+
+/// Begins the file of a kept book. A change of its form changes this.
+const KEPT: &[u8] = b"rumledger book cells 1\n";
+
+fn keep_cells(
+    path: &Path,
+    stands_at: &str,
+    cells: &BTreeMap<String, Cells>,
+) -> std::io::Result<()> {
+    let mut bytes = KEPT.to_vec();
+    let text = |text: &str, bytes: &mut Vec<u8>| {
+        bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    };
+    text(stands_at, &mut bytes);
+    bytes.extend_from_slice(&(cells.len() as u64).to_le_bytes());
+    for (name, cells) in cells {
+        text(name, &mut bytes);
+        cells.write_to(&mut bytes);
+    }
+    let digest = merkle::digest(&bytes);
+    bytes.extend_from_slice(&digest.0);
+    // Another process may read it meanwhile, or write the same.
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent)?;
+    let beside = parent.join(format!("book.cells.{}", std::process::id()));
+    std::fs::write(&beside, &bytes)?;
+    std::fs::rename(&beside, path)
+}
+
+fn kept_cells(kept: &[u8], stands_at: &str) -> Option<BTreeMap<String, Cells>> {
+    let (bytes, digest) = kept.split_last_chunk::<32>()?;
+    let mut rest = bytes.strip_prefix(KEPT)?;
+    if text_of(&mut rest)? != stands_at || merkle::digest(bytes).0 != *digest {
+        return None;
+    }
+    let mut cells = BTreeMap::new();
+    for _ in 0..number_of(&mut rest)? {
+        let name = text_of(&mut rest)?.to_owned();
+        cells.insert(name, Cells::take_from(&mut rest)?);
+    }
+    rest.is_empty().then_some(cells)
+}
+
+fn number_of(bytes: &mut &[u8]) -> Option<usize> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    usize::try_from(u64::from_le_bytes(*number)).ok()
+}
+
+fn text_of<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
+    let length = number_of(bytes)?;
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    std::str::from_utf8(text).ok()
+}
+
+async fn read_cells(table: &Table) -> Result<BTreeMap<String, Cells>> {
     let failed = |e| LakeError::query(TABLE, e);
     let config = SessionConfig::new().with_repartition_file_min_size(0);
     let session = SessionContext::new_with_config(config);
@@ -117,14 +213,18 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
     while let Some(batch) = rows.next().await {
         take_rows(&batch.map_err(failed)?, &mut cells)?;
     }
+    for table in cells.values_mut() {
+        table.sort_by_line();
+    }
+    Ok(cells)
+}
+
+fn stored_book(table: &Table, mut cells: BTreeMap<String, Cells>) -> Result<StoredBook> {
     let import = cells.remove(IMPORT).and_then(|cells| {
         let (_, row) = cells.rows().next()?;
         let cell = |index: usize| row.get(index).map(str::to_owned);
         Some(Import { at: cell(0)?, by: cell(1)?, corrects: cell(2)? })
     });
-    for table in cells.values_mut() {
-        table.sort_by_line();
-    }
     let book = Book::read(&cells).map_err(|errors| {
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         misfit(&format!("the stored book does not hold any more: {first}"))

@@ -25,7 +25,9 @@ use deltalake::protocol::SaveMode;
 use object_store::ObjectStoreExt as _;
 use url::Url;
 
-pub use book::{Import, StoredBook, book_stands_at, book_version, load_book, save_book};
+pub use book::{
+    Import, StoredBook, book_stands_at, book_version, load_book, load_book_kept, save_book,
+};
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};
 pub use seal::FilesChecked;

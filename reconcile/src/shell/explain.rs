@@ -8,7 +8,7 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::{col, lit};
-use lake::{Lake, StoredBook, load_book};
+use lake::{Lake, StoredBook, load_book_kept};
 use schemas::book::{Price, Span};
 use schemas::journal;
 use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
@@ -95,7 +95,8 @@ pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Exp
     let no_line = || ReconcileError::NoLine(line_id.to_owned());
     // Most lines stand on the newest book. It is read beside the ledger, on the other core.
     let (of_book, of_journal) = (lake.clone(), lake.clone());
-    let book = tokio::spawn(async move { load_book(&of_book, None).await });
+    let kept = cache_dir.to_owned();
+    let book = tokio::spawn(async move { load_book_kept(&of_book, None, &kept).await });
     let newest = tokio::spawn(async move { of_journal.table(journal::TABLE).await });
     let table = lake.table(schemas::ledger::TABLE).await?.ok_or_else(no_line)?;
     let line = ledger::line(&table, line_id).await?;

@@ -43,6 +43,69 @@ impl Cells {
         self.rows.sort_by_key(|row| row.line);
     }
 
+    /// Appends the cells as bytes, for a cache; [`Cells::take_from`] reads them back. Little-endian: the
+    /// numbers of rows, cells and bytes of text (u64 each), each row's line (u64) and number of cells
+    /// (u32), each cell's length (u32), the text.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let cells = || self.rows().flat_map(|(_, row)| row.iter());
+        let text: usize = cells().map(str::len).sum();
+        for count in [self.rows.len(), cells().count(), text] {
+            out.extend_from_slice(&(count as u64).to_le_bytes());
+        }
+        for (line, row) in self.rows() {
+            out.extend_from_slice(&line.to_le_bytes());
+            out.extend_from_slice(&(row.iter().count() as u32).to_le_bytes());
+        }
+        for cell in cells() {
+            out.extend_from_slice(&(cell.len() as u32).to_le_bytes());
+        }
+        for cell in cells() {
+            out.extend_from_slice(cell.as_bytes());
+        }
+    }
+
+    /// Reads cells from the front of bytes, and moves on behind them; `None` if they are none.
+    #[must_use]
+    pub fn take_from(bytes: &mut &[u8]) -> Option<Cells> {
+        fn number<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+            let (number, rest) = bytes.split_first_chunk::<N>()?;
+            *bytes = rest;
+            Some(*number)
+        }
+        let mut count = || usize::try_from(u64::from_le_bytes(number(bytes)?)).ok();
+        let (rows, cells, text) = (count()?, count()?, count()?);
+        // Before anything is reserved for them: they cannot be more than there are bytes.
+        if rows.checked_mul(12)?.checked_add(cells.checked_mul(4)?)?.checked_add(text)?
+            > bytes.len()
+        {
+            return None;
+        }
+        let mut all = Cells {
+            text: String::new(),
+            ends: Vec::with_capacity(cells),
+            rows: Vec::with_capacity(rows),
+        };
+        let mut first = 0;
+        for _ in 0..rows {
+            let line = u64::from_le_bytes(number(bytes)?);
+            let end = first + u32::from_le_bytes(number(bytes)?) as usize;
+            all.rows.push(RowPlace { line, first, end });
+            first = end;
+        }
+        let mut end = 0;
+        for _ in 0..cells {
+            end += u32::from_le_bytes(number(bytes)?) as usize;
+            all.ends.push(end);
+        }
+        if first != cells || end != text {
+            return None;
+        }
+        let (of_text, rest) = bytes.split_at_checked(text)?;
+        *bytes = rest;
+        all.text = std::str::from_utf8(of_text).ok()?.to_owned();
+        Some(all)
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -210,4 +273,52 @@ fn check_quotes(bytes: &[u8]) -> Result<(), (u64, String)> {
         return Err((opened, "a quoted field is not closed".to_owned()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells() -> Cells {
+        let mut cells = Cells::default();
+        cells.push(3, ["a", "", "größe"]);
+        cells.push(2, []);
+        cells.push(1, ["x"]);
+        cells.sort_by_line();
+        cells
+    }
+
+    fn shown(cells: &Cells) -> Vec<(u64, Vec<String>)> {
+        cells.rows().map(|(line, row)| (line, row.iter().map(str::to_owned).collect())).collect()
+    }
+
+    #[test]
+    fn cells_come_back_from_their_bytes() {
+        let mut bytes = Vec::new();
+        cells().write_to(&mut bytes);
+        Cells::default().write_to(&mut bytes);
+        let mut rest = bytes.as_slice();
+        assert_eq!(shown(&Cells::take_from(&mut rest).unwrap()), shown(&cells()));
+        assert!(Cells::take_from(&mut rest).unwrap().is_empty());
+        assert!(rest.is_empty());
+        assert!(Cells::take_from(&mut rest).is_none());
+    }
+
+    #[test]
+    fn no_bytes_that_were_cut_or_changed_make_it_panic() {
+        let mut bytes = Vec::new();
+        cells().write_to(&mut bytes);
+        for cut in 0..bytes.len() {
+            assert!(Cells::take_from(&mut &bytes[..cut]).is_none());
+        }
+        for place in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[place] ^= 1 << bit;
+                if let Some(read) = Cells::take_from(&mut changed.as_slice()) {
+                    shown(&read);
+                }
+            }
+        }
+    }
 }
