@@ -32,6 +32,10 @@ pub enum ReconcileError {
         "the ledger has no line '{0}'; `rumledger statement --period YYYY-MM --format csv` names them"
     )]
     NoLine(String),
+    #[error(
+        "what is stored does not come to line {0}; `rumledger verify` names the first difference"
+    )]
+    Differs(String),
     #[error("the operator's key cannot be used: {0}")]
     OperatorKey(String),
     #[error("accounts.csv has no account {0}")]

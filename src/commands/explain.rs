@@ -38,14 +38,11 @@ fn fetch(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Found, Fai
     let lake = super::open_lake(config)?;
     let cache_dir = lake.cache_dir(&config.cache_dir);
     let explained = match runtime.block_on(explain(&lake, &cache_dir, line_id)) {
-        Err(error @ ReconcileError::NoLine(_)) => return Err(Failure::Failed(error.into())),
+        Err(error @ (ReconcileError::NoLine(_) | ReconcileError::Differs(_))) => {
+            return Err(Failure::Failed(error.into()));
+        }
         other => other.with_context(|| format!("cannot explain {line_id}"))?,
     };
-    if !explained.holds() {
-        return Err(Failure::Failed(anyhow!(
-            "what is stored does not come to line {line_id}; `rumledger verify` names the first difference"
-        )));
-    }
     let kept: Vec<Kept<'_>> = explained
         .reports
         .iter()
@@ -67,6 +64,8 @@ pub fn run(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome,
     } else {
         output::text(&serde_json::to_string_pretty(&as_json(&found))?)?;
     }
+    // The process ends here. To take the book and the reports apart first would cost a twentieth of its time.
+    std::mem::forget(found);
     Ok(Outcome::Done)
 }
 

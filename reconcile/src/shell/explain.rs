@@ -9,11 +9,12 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::{col, lit};
 use lake::{Lake, StoredBook, load_book_kept};
-use schemas::book::{Price, Span};
+use schemas::book::{Account, Price, Span};
 use schemas::journal;
 use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
+use tokio::runtime::Handle;
 
 use super::groups::groups_of;
 use super::ledger::{self, Run};
@@ -90,7 +91,7 @@ pub struct ExplainedReport {
 /// Explains a line from the versions that its run pinned.
 ///
 /// # Errors
-/// If the lake has no such line, or does not hold those versions any more.
+/// If the lake has no such line, does not hold those versions any more, or does not come to the line.
 pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Explained> {
     let no_line = || ReconcileError::NoLine(line_id.to_owned());
     // Most lines stand on the newest book. It is read beside the ledger, on the other core.
@@ -116,13 +117,17 @@ pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Exp
         let is_of_run = Some(newest.version()) == run.versions.journal;
         let now = Snapshot::for_run(&table, &run, Arc::clone(&book), Some(newest));
         let explained = explain_by(&now, cache_dir, line.clone(), earlier.clone()).await?;
-        if is_of_run || explained.holds() {
+        if explained.holds() {
             return Ok(explained);
+        }
+        if is_of_run {
+            return Err(ReconcileError::Differs(line_id.to_owned()));
         }
     }
     let journal = Snapshot::journal_of_run(lake, &run).await?;
     let then = Snapshot::for_run(&table, &run, book, journal);
-    explain_by(&then, cache_dir, line, earlier).await
+    let explained = explain_by(&then, cache_dir, line, earlier).await?;
+    if explained.holds() { Ok(explained) } else { Err(ReconcileError::Differs(line_id.to_owned())) }
 }
 
 /// Explains a line from a snapshot.
@@ -134,7 +139,6 @@ async fn explain_by(
 ) -> Result<Explained> {
     let pool = &line.key.pool;
     let book = &snapshot.book.book;
-    let reference = Reference::new(book);
     let vanished = |line, earlier| Explained {
         book: Arc::clone(&snapshot.book),
         line,
@@ -145,9 +149,23 @@ async fn explain_by(
         reports: Vec::new(),
     };
     let ChargeKey { smart_account, virtual_account, subscription_id, item, .. } = &line.key;
-    let Some(account) = reference.account(smart_account, virtual_account) else {
+    let is_of_line = |account: &Account| {
+        (&account.id.smart, &account.id.virtual_) == (smart_account, virtual_account)
+    };
+    let Some(account) = book.accounts.iter().position(is_of_line) else {
         return Ok(vanished(line, earlier));
     };
+    // The book is arranged for questions on one core while the journal is asked on the other.
+    let (reference, evidence) = tokio::task::block_in_place(|| {
+        let asked = Handle::current();
+        std::thread::scope(|threads| {
+            let reference = threads.spawn(|| Reference::new(book));
+            let evidence = asked.block_on(evidence_of(snapshot, cache_dir, account));
+            (reference.join(), evidence)
+        })
+    });
+    let reference = reference.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let evidence = evidence?;
     let key = UsageKey {
         account,
         pool: *pool,
@@ -164,12 +182,6 @@ async fn explain_by(
     let Some((segment, price)) = segment else {
         return Ok(vanished(line, earlier));
     };
-    let groups = match &snapshot.journal {
-        Some(journal) => groups_of(journal, book, cache_dir).await?,
-        None => Groups::new(HashSet::new()),
-    };
-    let evidence = Evidence::of_groups(snapshot.journal.as_ref(), groups, book).await?;
-    let evidence = evidence.of_account(book, account).await?;
     let (mut used, _) =
         usage_of(&evidence, &reference, &months, line.service_period, Some(&key)).await?;
     let is_due = used.contains_key(&key)
@@ -214,6 +226,19 @@ async fn explain_by(
         line,
         earlier,
     })
+}
+
+/// What of the journal bears on an account.
+async fn evidence_of(snapshot: &Snapshot, cache_dir: &Path, account: usize) -> Result<Evidence> {
+    let book = &snapshot.book.book;
+    let groups = match &snapshot.journal {
+        Some(journal) => groups_of(journal, book, cache_dir).await?,
+        None => Groups::new(HashSet::new()),
+    };
+    Evidence::of_groups(snapshot.journal.as_ref(), groups, book)
+        .await?
+        .of_account(book, account)
+        .await
 }
 
 /// The reports that count in a segment, with their places and bytes from the journal.
