@@ -1,9 +1,13 @@
 //! `explain`, `export proof`: from a ledger line down to the signed reports under it.
 
 use ::ingest::shell::recheck::{Kept, SignedReport, signed_reports};
+use ::ingest::shell::trust::Newest;
 use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rayon::iter::{
+    IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _,
+};
 use reconcile::ReconcileError;
 use reconcile::shell::explain::{Explained, ExplainedReport, ExplainedTarget, explain};
 use reconcile::shell::ledger as lines;
@@ -37,6 +41,11 @@ impl Found {
 fn fetch(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Found, Failure> {
     let lake = super::open_lake(config)?;
     let cache_dir = lake.cache_dir(&config.cache_dir);
+    // Asked for now: it is there when the reports are.
+    let newest = runtime.spawn({
+        let lake = lake.clone();
+        async move { Newest::load(&lake).await }
+    });
     let explained = match runtime.block_on(explain(&lake, &cache_dir, line_id)) {
         Err(error @ (ReconcileError::NoLine(_) | ReconcileError::Differs(_))) => {
             return Err(Failure::Failed(error.into()));
@@ -49,8 +58,13 @@ fn fetch(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Found, Fai
         .map(|report| Kept { raw: &report.raw, received_at: report.received_at })
         .collect();
     let (limits, rules) = (&config.limits.report, &config.rules);
-    let signed = signed_reports(&lake, &explained.book, &kept, limits, rules);
-    let mut signed = runtime.block_on(signed).context("cannot look at the signatures again")?;
+    let signed = runtime.block_on(async {
+        let newest = newest.await??;
+        Ok::<_, anyhow::Error>(
+            signed_reports(&lake, &newest, &explained.book, &kept, limits, rules).await?,
+        )
+    });
+    let mut signed = signed.context("cannot look at the signatures again")?;
     for (report, signed) in explained.reports.iter().zip(&mut signed) {
         signed.take_if(|_| !report.verified);
     }
@@ -94,9 +108,11 @@ fn as_json(found: &Found) -> Value {
         "earlier_lines": explained.earlier.iter().map(Line::record).collect::<Vec<_>>(),
         "target": explained.target.as_ref().map(|target| target_json(target, line)),
         "posted_before": { "quantity": quantity(line.quantity_before), "amount": money(line.amount_before, line) },
-        "reports": found
-            .reports()
-            .map(|(report, signed)| report_json(report, signed))
+        "reports": explained
+            .reports
+            .par_iter()
+            .zip(&found.signed)
+            .map(|(report, signed)| report_json(report, signed.as_ref()))
             .collect::<Vec<_>>(),
         "entries": { "terms": explained.terms_entry, "purchased": explained.purchased_entry },
     })

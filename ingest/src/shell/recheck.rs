@@ -18,7 +18,7 @@ use schemas::udi::Udi;
 use super::mediation::{Decoded, Judging, arrivals_of, decode_one};
 use super::rows::{Row, Rows};
 use super::takeup::{TakeUpError, in_types_of, unread};
-use super::trust;
+use super::trust::{self, Newest};
 use crate::core::decode::{ReportLimits, decode};
 use crate::core::keyring::TrustFact;
 use crate::core::mediate::{Checked, Rules, SignedParts, check_signature, signed_parts};
@@ -186,6 +186,7 @@ pub struct Kept<'a> {
 /// If the trust codes cannot be read.
 pub async fn signed_reports(
     lake: &Lake,
+    newest: &Newest,
     known: &StoredBook,
     reports: &[Kept<'_>],
     limits: &ReportLimits,
@@ -198,7 +199,7 @@ pub async fn signed_reports(
     let parts: Vec<Option<SignedParts<'_>>> =
         decoded.iter().map(|report| signed_parts(report.as_ref()?, rules)).collect();
     let signers = parts.iter().flatten().map(|parts| parts.signer.clone()).collect();
-    let keyring = trust::keyring_of(lake, &signers, known).await?;
+    let keyring = trust::keyring_of(lake, newest, &signers, known).await?;
     let signed = |(report, parts): (&Option<DecodedReport>, &Option<SignedParts<'_>>)| {
         let (report, parts) = (report.as_ref()?, parts.as_ref()?);
         Some(SignedReport {

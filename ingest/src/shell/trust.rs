@@ -154,6 +154,22 @@ pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeErr
     Ok((Keyring::new(&[book.book.trust_codes, received].concat()), book.version))
 }
 
+/// What a keyring is made of beside a book: keys that came over Kafka, and which book is the newest.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    book_version: Option<u64>,
+    received: Vec<TrustCode>,
+}
+
+impl Newest {
+    /// # Errors
+    /// If the store fails, or what is stored does not hold any more.
+    pub async fn load(lake: &Lake) -> Result<Newest, LakeError> {
+        let (book_version, received) = tokio::join!(book_version(lake), load(lake));
+        Ok(Newest { book_version: book_version?, received: received? })
+    }
+}
+
 /// As [`load_keyring`], of some devices only; `known` is a book that need not be read again if it is the
 /// newest.
 ///
@@ -161,19 +177,18 @@ pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeErr
 /// As [`load_keyring`].
 pub async fn keyring_of(
     lake: &Lake,
+    newest: &Newest,
     signers: &HashSet<Udi>,
     known: &StoredBook,
 ) -> Result<Keyring, LakeError> {
-    let (version, received) = tokio::join!(book_version(lake), load(lake));
-    let (version, received) = (version?, received?);
     let newer;
-    let book = if version == known.version {
+    let book = if newest.book_version == known.version {
         &known.book
     } else {
         newer = load_book(lake, None).await?;
         &newer.book
     };
-    let all = book.trust_codes.iter().chain(&received);
+    let all = book.trust_codes.iter().chain(&newest.received);
     let codes: Vec<TrustCode> = all.filter(|code| signers.contains(&code.udi)).cloned().collect();
     Ok(Keyring::new(&codes))
 }
