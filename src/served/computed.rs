@@ -6,15 +6,11 @@ use std::sync::Arc;
 use ::arrow::array::{AsArray as _, RecordBatch, StringArray};
 use ::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use anyhow::Context as _;
-use reconcile::core::deadlines::DAY;
 use reconcile::shell::compliance::Compliance;
 use reconcile::shell::compliance_tables as tables;
 use reconcile::shell::run::{EXCEPTION_COLUMNS, ExceptionRow, Snapshot, exceptions_of};
 use reconcile::shell::verify;
 use schemas::period::{EpochSeconds, Period};
-
-/// Days ahead in which a deadline is counted as near.
-const NEAR_DAYS: EpochSeconds = 7;
 
 /// Tables as of an instant, and what is counted of them.
 #[derive(Clone, Debug, Default)]
@@ -32,9 +28,8 @@ pub struct Counts {
     pub findings: BTreeMap<(&'static str, &'static str), i64>,
     /// Product instances by the state of their deadline.
     pub deadlines: BTreeMap<&'static str, i64>,
-    pub due_soon: i64,
-    /// By period and reason: rows, licence-seconds.
-    pub exceptions: BTreeMap<(Period, &'static str), (i64, i128)>,
+    /// Licence-seconds, by period and reason.
+    pub exceptions: BTreeMap<(Period, &'static str), i128>,
     /// Whether each period's chain is broken.
     pub chains: BTreeMap<Period, bool>,
     /// By reason: reports, the oldest one's arrival.
@@ -77,8 +72,6 @@ pub async fn compute(snapshot: &Snapshot, at: EpochSeconds) -> anyhow::Result<Co
         let deadlines = compliance.deadlines().context("cannot compute what is due")?;
         for one in &deadlines {
             *counts.deadlines.entry(one.deadline.state(at)).or_default() += 1;
-            let soon = at..=at + NEAR_DAYS * DAY;
-            counts.due_soon += i64::from(one.deadline.due().is_some_and(|due| soon.contains(&due)));
         }
         computed.push(tables::deadlines(&compliance, &deadlines, at));
         computed.push(tables::all_coverage(&compliance, at));
@@ -89,8 +82,7 @@ pub async fn compute(snapshot: &Snapshot, at: EpochSeconds) -> anyhow::Result<Co
     }
     let exceptions = exceptions_of(snapshot, None).await.context("cannot compute exceptions")?;
     for row in &exceptions {
-        let of = counts.exceptions.entry((row.period, row.reason)).or_default();
-        *of = (of.0 + 1, of.1 + row.license_seconds);
+        *counts.exceptions.entry((row.period, row.reason)).or_default() += row.license_seconds;
     }
     tables.push(("exceptions", exception_rows(&exceptions)?));
     let checks = check_chains(snapshot).await?;

@@ -15,8 +15,6 @@ pub struct Gauges {
     pub compute_failures: IntCounter,
     findings: IntGaugeVec,
     deadlines: IntGaugeVec,
-    due_soon: IntGauge,
-    exceptions: IntGaugeVec,
     exception_seconds: IntGaugeVec,
     chain_broken: IntGaugeVec,
     suspended: IntGaugeVec,
@@ -72,12 +70,6 @@ impl Gauges {
                 "Product instances by the state of their next deadline",
                 &["state"],
             )?,
-            due_soon: one("rumledger_deadlines_due_soon", "Product instances due within 7 days")?,
-            exceptions: many(
-                "rumledger_exceptions",
-                "Usage that could not be priced, by period and reason: rows",
-                &["period", "reason"],
-            )?,
             exception_seconds: many(
                 "rumledger_exceptions_license_seconds",
                 "Usage that could not be priced, by period and reason: licence-seconds",
@@ -121,12 +113,9 @@ impl Gauges {
         for (state, count) in &counts.deadlines {
             self.deadlines.with_label_values(&[state]).set(*count);
         }
-        self.due_soon.set(counts.due_soon);
-        self.exceptions.reset();
         self.exception_seconds.reset();
-        for ((period, reason), (rows, seconds)) in &counts.exceptions {
+        for ((period, reason), seconds) in &counts.exceptions {
             let labels = [period.to_string(), (*reason).to_owned()];
-            self.exceptions.with_label_values(&labels).set(*rows);
             let seconds = i64::try_from(*seconds).unwrap_or(i64::MAX);
             self.exception_seconds.with_label_values(&labels).set(seconds);
         }
