@@ -14,7 +14,7 @@ mod requests;
 mod serve;
 mod sql;
 mod stream;
-mod suspense;
+pub mod suspense;
 mod vendor;
 mod verify;
 

@@ -227,7 +227,7 @@ fn filter_expr(filter: &Filter) -> Expr {
 }
 
 /// The last act beside it was not to write it off.
-fn not_written_off() -> Expr {
+pub fn not_written_off() -> Expr {
     let last = array_element(col("acts"), lit(-1_i64));
     col("acts").is_null().or(get_field(last, "act").not_eq(lit(work::WRITE_OFF)))
 }

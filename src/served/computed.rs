@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::arrow::array::{AsArray as _, RecordBatch, StringArray};
-use ::arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use ::arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use anyhow::Context as _;
+use datafusion::functions_aggregate::expr_fn::{count, min};
+use datafusion::prelude::{col, lit};
 use reconcile::shell::compliance::Compliance;
 use reconcile::shell::compliance_tables as tables;
 use reconcile::shell::run::{EXCEPTION_COLUMNS, ExceptionRow, Snapshot, exceptions_of};
 use reconcile::shell::verify;
 use schemas::period::{EpochSeconds, Period};
+
+use crate::commands::suspense::not_written_off;
 
 /// Tables as of an instant, and what is counted of them.
 #[derive(Clone, Debug, Default)]
@@ -145,20 +149,21 @@ fn check_rows(checks: &[Check]) -> anyhow::Result<RecordBatch> {
     )?)
 }
 
+/// Those that wait: what was written off is decided.
 async fn suspended(snapshot: &Snapshot) -> anyhow::Result<BTreeMap<String, (i64, EpochSeconds)>> {
     let session = snapshot.sql_session().await?;
-    let query = "SELECT reason, count(*) AS reports, \
-                 arrow_cast(min(date_trunc('second', received_at)), 'Timestamp(Second, Some(\"UTC\"))') AS oldest \
-                 FROM journal WHERE disposition = 'suspended' GROUP BY reason";
+    let waiting = col("disposition").eq(lit("suspended")).and(not_written_off());
+    let of_reason = vec![count(lit(1)), min(col("received_at"))];
+    let rows = session.table("journal").await?.filter(waiting)?;
+    let rows = rows.aggregate(vec![col("reason")], of_reason)?;
     let mut by_reason = BTreeMap::new();
-    for batch in session.sql(query).await?.collect().await? {
+    for batch in rows.collect().await? {
         let reasons = ::arrow::compute::cast(batch.column(0), &DataType::Utf8)?;
         let reports = batch.column(1).as_primitive::<Int64Type>();
-        let oldest = ::arrow::compute::cast(batch.column(2), &DataType::Int64)?;
-        let oldest = oldest.as_primitive::<Int64Type>();
+        let oldest = batch.column(2).as_primitive::<TimestampMicrosecondType>();
         for (i, reason) in reasons.as_string::<i32>().iter().enumerate() {
-            by_reason
-                .insert(reason.unwrap_or_default().to_owned(), (reports.value(i), oldest.value(i)));
+            let oldest = oldest.value(i).div_euclid(1_000_000);
+            by_reason.insert(reason.unwrap_or_default().to_owned(), (reports.value(i), oldest));
         }
     }
     Ok(by_reason)

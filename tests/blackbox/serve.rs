@@ -221,6 +221,18 @@ async fn clients_see_what_the_shell_sees_and_new_commits_soon() {
         let gauge = format!("rumledger_suspended_reports{{reason=\"{reason}\"}}");
         assert_eq!(served.metric(&gauge).to_string(), reports);
     }
+    // What is written off waits no more, here as in `suspense list`; it stays in the journal.
+    let malformed = "rumledger_suspended_reports{reason=\"malformed\"}";
+    assert!(served.metric(malformed) > 0);
+    place.ok(
+        0,
+        &["suspense", "write-off", "--suspended-for", "malformed", "--reason", "no reports"],
+    );
+    let until = Instant::now() + PATIENCE;
+    while served.get("/metrics").1.contains(malformed) {
+        assert!(Instant::now() < until, "what was written off still waits");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
