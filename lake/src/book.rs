@@ -18,7 +18,7 @@ use futures::StreamExt as _;
 use schemas::book::{Book, Cells, TABLES};
 use schemas::merkle;
 
-use crate::{Appended, Lake, LakeError, Layout, Result, Table};
+use crate::{Appended, Lake, LakeError, Layout, Result, Table, cache};
 
 pub(crate) const TABLE: &str = "book";
 
@@ -97,25 +97,25 @@ pub async fn book_stands_at(lake: &Lake) -> Result<String> {
 /// # Errors
 /// If the store fails, or the stored cells are no book any more.
 pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> {
-    let Some(table) = book_table(lake, version).await? else {
+    let table = match version {
+        None => lake.table(TABLE).await?,
+        Some(version) => lake.table_at(TABLE, version).await?,
+    };
+    let Some(table) = table else {
         return Ok(StoredBook::default());
     };
     let cells = read_cells(&table).await?;
     stored_book(&table, cells)
 }
 
-/// As [`load_book`], from a copy of its cells that is kept in a folder where there is one, for questions that
+/// The newest book, from a copy of its cells that is kept in a folder where there is one, for questions that
 /// are asked again and again: it is read in a tenth of the time. A copy of another book, or one that does
 /// not fit its own digest, is made anew.
 ///
 /// # Errors
 /// As [`load_book`].
-pub async fn load_book_kept(
-    lake: &Lake,
-    version: Option<u64>,
-    cache_dir: &Path,
-) -> Result<StoredBook> {
-    let Some(table) = book_table(lake, version).await? else {
+pub async fn load_book_kept(lake: &Lake, cache_dir: &Path) -> Result<StoredBook> {
+    let Some(table) = lake.table(TABLE).await? else {
         return Ok(StoredBook::default());
     };
     let path = cache_dir.join("book.cells");
@@ -124,31 +124,17 @@ pub async fn load_book_kept(
         return stored_book(&table, cells);
     }
     let cells = read_cells(&table).await?;
-    // That it cannot be kept costs the next one its time, and nothing else. An older book is not kept:
-    // what asks for it is rare.
-    if version.is_none()
-        && let Err(error) = keep_cells(&path, &stands_at, &cells)
-    {
+    // That it cannot be kept costs the next one its time, and nothing else.
+    if let Err(error) = cache::put(&path, &cells_to_keep(&stands_at, &cells)) {
         tracing::debug!(%error, path = %path.display(), "the book is not kept");
     }
     stored_book(&table, cells)
 }
 
-async fn book_table(lake: &Lake, version: Option<u64>) -> Result<Option<Table>> {
-    match version {
-        None => lake.table(TABLE).await,
-        Some(version) => lake.table_at(TABLE, version).await,
-    }
-}
-
 /// Begins the file of a kept book. A change of its form changes this.
 const KEPT: &[u8] = b"rumledger book cells 1\n";
 
-fn keep_cells(
-    path: &Path,
-    stands_at: &str,
-    cells: &BTreeMap<String, Cells>,
-) -> std::io::Result<()> {
+fn cells_to_keep(stands_at: &str, cells: &BTreeMap<String, Cells>) -> Vec<u8> {
     let mut bytes = KEPT.to_vec();
     let text = |text: &str, bytes: &mut Vec<u8>| {
         bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
@@ -162,12 +148,7 @@ fn keep_cells(
     }
     let digest = merkle::digest(&bytes);
     bytes.extend_from_slice(&digest.0);
-    // Another process may read it meanwhile, or write the same.
-    let parent = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent)?;
-    let beside = parent.join(format!("book.cells.{}", std::process::id()));
-    std::fs::write(&beside, &bytes)?;
-    std::fs::rename(&beside, path)
+    bytes
 }
 
 fn kept_cells(kept: &[u8], stands_at: &str) -> Option<BTreeMap<String, Cells>> {

@@ -4,6 +4,7 @@
 //! Everything else sees tables, versions, Arrow batches and DataFusion providers.
 
 mod book;
+pub mod cache;
 mod disk;
 mod error;
 pub mod failpoint;

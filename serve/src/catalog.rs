@@ -79,20 +79,17 @@ impl Catalog {
     /// A table as a login sees it; `None` where it does not.
     fn table(&self, name: &str, scope: &Scope) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(offer) = self.tables.get(name) else { return Ok(None) };
-        let (Scope::Accounts(accounts), true) = (scope, offer.rows_of != RowsOf::Everyone) else {
-            return Ok(Some(offer.table.clone()));
-        };
-        let rows = scan(name, &offer.table)?;
+        let Scope::Accounts(accounts) = scope else { return Ok(Some(offer.table.clone())) };
         let rows = match offer.rows_of {
-            RowsOf::Everyone => rows,
+            RowsOf::Everyone => return Ok(Some(offer.table.clone())),
             RowsOf::Operators => return Ok(None),
-            RowsOf::Account => rows.filter(of_accounts(name, accounts))?,
+            RowsOf::Account => scan(name, &offer.table)?.filter(of_accounts(name, accounts))?,
             RowsOf::Device { start, end } => {
                 let Some(devices) = self.tables.get(DEVICES) else { return Ok(None) };
                 let theirs = scan(DEVICES, &devices.table)?
                     .filter(of_accounts(DEVICES, accounts))?
                     .build()?;
-                of_devices(name, rows, theirs, start, end)?
+                of_devices(name, scan(name, &offer.table)?, theirs, start, end)?
             }
         };
         Ok(Some(Arc::new(ViewTable::new(rows.build()?, None))))

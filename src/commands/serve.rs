@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     if args.hash_password {
-        return hash(args);
+        return hash();
     }
     if args.describe_tables {
         return describe(config, runtime);
@@ -101,7 +101,7 @@ fn usage(error: ServeError) -> Failure {
     Failure::Usage(anyhow!(error))
 }
 
-fn hash(_: &ServeArgs) -> Result<Outcome, Failure> {
+fn hash() -> Result<Outcome, Failure> {
     let mut password = String::new();
     std::io::stdin()
         .take(PASSWORD_BYTES_MAX)

@@ -97,7 +97,7 @@ pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Exp
     // Most lines stand on the newest book. It is read beside the ledger, on the other core.
     let (of_book, of_journal) = (lake.clone(), lake.clone());
     let kept = cache_dir.to_owned();
-    let book = tokio::spawn(async move { load_book_kept(&of_book, None, &kept).await });
+    let book = tokio::spawn(async move { load_book_kept(&of_book, &kept).await });
     let newest = tokio::spawn(async move { of_journal.table(journal::TABLE).await });
     let table = lake.table(schemas::ledger::TABLE).await?.ok_or_else(no_line)?;
     let line = ledger::line(&table, line_id).await?;

@@ -143,13 +143,10 @@ impl StoredException {
     }
 }
 
-/// Puts a cache in its place. Under its name it is whole: two may be written at the same moment.
+/// Puts a cache in its place, as JSON.
 pub(super) fn put(path: &Path, kept: &impl Serialize) -> std::io::Result<()> {
     let bytes = serde_json::to_vec(kept).map_err(std::io::Error::other)?;
-    std::fs::create_dir_all(path.parent().unwrap_or(path))?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)
+    lake::cache::put(path, &bytes)
 }
 
 /// Every change of a zone's offset that can bear on a period: bare dates of the book may lie long
