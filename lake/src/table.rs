@@ -3,18 +3,20 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
+use delta_kernel::expressions::Scalar;
 use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryFromArrow as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, LogicalFileView, StructField, StructType, Transaction};
 use deltalake::logstore::get_actions;
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
+use deltalake::writer::{DeltaWriter as _, RecordBatchWriter, WriteMode};
 use futures::TryStreamExt as _;
+use indexmap::IndexMap;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -77,12 +79,17 @@ pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<Struct
     Ok(delta.fields().cloned().collect())
 }
 
+/// Pages of Parquet data. Small ones are made in memory that the allocator has at hand; those of a
+/// megabyte, the default, took fresh memory five times over, which cost as much as compressing them.
+const PAGE_BYTES: usize = 120 << 10;
+
 /// Integers and times are written as differences, which makes the files both smaller and faster to
 /// write; everything is compressed by zstd. What is nearly different in every row has no dictionary,
 /// and no smallest and greatest value that anybody would ask for.
 pub(crate) fn writer_properties(row_group_rows: usize) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_data_page_size_limit(PAGE_BYTES)
         .set_max_row_group_row_count(Some(row_group_rows));
     for column in ["raw", "context", "payload_sha256"] {
         properties = properties
@@ -102,6 +109,22 @@ pub(crate) fn writer_properties(row_group_rows: usize) -> WriterProperties {
             .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
     }
     properties.build()
+}
+
+/// The one partition that all rows of a batch are of, so that they need not be divided, which copies
+/// them; `None` if they are of several, or of a table that has none.
+fn partition_of(batch: &RecordBatch, columns: &[String]) -> Option<IndexMap<String, Scalar>> {
+    if columns.is_empty() {
+        return None;
+    }
+    let value = |name: &String| {
+        let values = batch.column_by_name(name)?.as_string_opt::<i32>()?;
+        let mut all = values.iter();
+        let first = all.next()??;
+        all.all(|value| value == Some(first))
+            .then(|| (name.clone(), Scalar::String(first.to_owned())))
+    };
+    columns.iter().map(value).collect()
 }
 
 impl Table {
@@ -270,6 +293,11 @@ impl Table {
         Ok(self.file_views().await?.iter().map(|file| file.remove_action(true).path).collect())
     }
 
+    fn partition_columns(&self) -> Result<Vec<String>> {
+        let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
+        Ok(snapshot.metadata().partition_columns().to_vec())
+    }
+
     async fn file_views(&self) -> Result<Vec<LogicalFileView>> {
         let log_store = self.delta.log_store();
         let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
@@ -294,8 +322,16 @@ impl Table {
         let mut writer = RecordBatchWriter::for_table(&self.delta)
             .map_err(self.failed("write"))?
             .with_writer_properties(writer_properties(self.row_group_rows()));
+        let partitioned_by = self.partition_columns()?;
         for batch in rows.iter().filter(|b| b.num_rows() > 0) {
-            writer.write(batch.clone()).await.map_err(self.failed("write"))?;
+            match partition_of(batch, &partitioned_by) {
+                Some(values) => {
+                    let batch = batch.clone();
+                    let written = writer.write_partition(batch, &values, WriteMode::Default);
+                    written.await.map_err(self.failed("write"))?;
+                }
+                None => writer.write(batch.clone()).await.map_err(self.failed("write"))?,
+            }
         }
         let mut adds = writer.flush().await.map_err(self.failed("write"))?;
         self.seal(&mut adds).await?;
@@ -324,7 +360,7 @@ impl Table {
             .with_application_transactions(transactions);
         let log_store = self.delta.log_store();
         let snapshot = self.delta.snapshot().map_err(self.failed("commit to"))?;
-        let partition_by = snapshot.metadata().partition_columns().to_vec();
+        let partition_by = self.partition_columns()?;
         let operation = DeltaOperation::Write {
             mode,
             partition_by: (!partition_by.is_empty()).then_some(partition_by),

@@ -11,6 +11,9 @@ pub enum Disposition {
 }
 
 impl Disposition {
+    pub const ALL: [Disposition; 3] =
+        [Disposition::Accepted, Disposition::Duplicate, Disposition::Suspended];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

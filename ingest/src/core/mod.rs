@@ -3,6 +3,7 @@
 //! Architecture Invariant: nothing here names a runtime, a lake, a clock or an environment. What it
 //! reads it is given, as bytes or as a [`std::io::Read`].
 
+mod block;
 pub mod carrier;
 pub mod decode;
 pub mod json;

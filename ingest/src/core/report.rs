@@ -1,7 +1,9 @@
 //! A report on its way through mediation: each stage takes the type that the stage before made.
 
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use schemas::disposition::{Disposition, Reason, SignatureStatus};
 use schemas::journal::ENTITLEMENT_METRIC;
 use schemas::period::EpochSeconds;
@@ -16,12 +18,76 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// A report's bytes: a part of a block that holds those of many, one behind the other, so that the
+/// journal can take all of them as they lie there.
+#[derive(Clone)]
+pub struct Text {
+    block: Bytes,
+    part: Range<usize>,
+}
+
+impl Text {
+    /// # Panics
+    /// If the part is not within the block.
+    #[must_use]
+    pub fn new(block: Bytes, part: Range<usize>) -> Text {
+        assert!(part.start <= part.end && part.end <= block.len(), "a part of its block");
+        Text { block, part }
+    }
+
+    /// Takes in what stands right behind it in its block; false if the other does not.
+    pub fn join(&mut self, next: &Text) -> bool {
+        // Both are alive: where they start and end in the same places, they are the same memory.
+        let same = self.block.as_ptr() == next.block.as_ptr() && self.block.len() == next.block.len();
+        let joins = same && self.part.end == next.part.start;
+        if joins {
+            self.part.end = next.part.end;
+        }
+        joins
+    }
+
+    /// The bytes without a copy, for as long as the block is needed.
+    #[must_use]
+    pub fn shared(&self) -> Bytes {
+        self.block.slice(self.part.clone())
+    }
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block[self.part.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Text {
+        let part = 0..bytes.len();
+        Text { block: bytes.into(), part }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self))
+    }
+}
+
 /// What the carrier gave: the JSON text of one report, or bytes in which none could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawReport {
     pub position: Position,
     /// The report's JSON text; of a refused one, the bytes as they came.
-    pub text: Vec<u8>,
+    pub text: Text,
     /// Set where the carrier itself was broken, or was not followed to its end.
     pub refused: Option<(Reason, String)>,
     /// Elements beside the report in its document, kept as evidence.

@@ -92,14 +92,19 @@ impl Summary {
 
 /// Reports that are decoded and verified on all cores while those before them are concluded.
 const REPORTS_TOGETHER: usize = 128;
+/// Rows that make a batch of their own.
+const ROWS_TOGETHER: usize = 1024;
 
 /// Reports accepted in rows that are not durable yet.
 pub type Fresh = HashMap<ReportKey, Digest>;
 
 /// Rows that belong together: one commit's, or what is gathered for one.
-#[derive(Default)]
 pub struct Gathered {
-    rows: Rows,
+    /// Those of each disposition by themselves, as the journal has them; or all in their order.
+    open: Vec<Rows>,
+    done: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
     fresh: Fresh,
     summary: Summary,
     /// State of the index that the first of them was judged by.
@@ -109,7 +114,7 @@ pub struct Gathered {
 /// Rows ready to be committed.
 #[derive(Clone)]
 pub struct Batch {
-    pub rows: RecordBatch,
+    pub rows: Vec<RecordBatch>,
     pub fresh: Fresh,
     pub summary: Summary,
     judged_by: u64,
@@ -121,21 +126,45 @@ pub(super) enum Decoded {
     Refused(Box<RefusedReport>),
 }
 
+impl Default for Gathered {
+    fn default() -> Self {
+        Gathered::of(Disposition::ALL.len())
+    }
+}
+
 impl Gathered {
+    /// Keeps all rows in the order of their reports, in one batch, even if there are none.
+    #[must_use]
+    pub fn in_order() -> Gathered {
+        Gathered::of(1)
+    }
+
+    fn of(parts: usize) -> Gathered {
+        Gathered {
+            open: std::iter::repeat_with(Rows::default).take(parts).collect(),
+            done: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            fresh: Fresh::default(),
+            summary: Summary::default(),
+            judged_by: None,
+        }
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows == 0
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows
     }
 
     /// Bytes of raw evidence.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows.bytes()
+        self.bytes
     }
 
     /// Judges reports, in their order. `in_commit` are those whose commit is under way before them.
@@ -176,6 +205,13 @@ impl Gathered {
             }
         }
         self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if self.open.len() > 1 {
+            for rows in &mut self.open {
+                if rows.len() >= ROWS_TOGETHER {
+                    self.done.push(rows.finish()?);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -204,20 +240,30 @@ impl Gathered {
                 }
             };
             self.summary.count(&judged);
-            self.rows.push(&Row { arrival, readings: &readings, judged: &judged })?;
+            let part = if self.open.len() > 1 { judged.disposition as usize } else { 0 };
+            let rows = &mut self.open[part];
+            let bytes = rows.bytes();
+            rows.push(&Row { arrival, readings: &readings, judged: &judged })?;
+            self.bytes += rows.bytes() - bytes;
+            self.rows += 1;
         }
         Ok(())
     }
 
-    /// The rows as a batch; nothing is left.
+    /// The rows as they are committed; nothing is left.
     ///
     /// # Errors
     /// Only if the columns do not fit the schema, which would be a bug.
     pub fn finish(&mut self) -> Result<Batch> {
-        let next = Gathered { rows: Rows::like(&self.rows), ..Gathered::default() };
+        let next = Gathered::of(self.open.len());
         let mut gathered = std::mem::replace(self, next);
+        for rows in &mut gathered.open {
+            if !rows.is_empty() || self.open.len() == 1 {
+                gathered.done.push(rows.finish()?);
+            }
+        }
         Ok(Batch {
-            rows: gathered.rows.finish()?,
+            rows: gathered.done,
             fresh: gathered.fresh,
             summary: gathered.summary,
             judged_by: gathered.judged_by.unwrap_or_default(),
@@ -240,9 +286,10 @@ impl Batch {
             changed |= index.probe(key, digest)? != Probe::New;
         }
         if changed {
-            let arrivals = arrivals_of(&self.rows, judging)?;
             let mut gathered = Gathered::default();
-            gathered.take(&arrivals, judging, index, None)?;
+            for rows in &self.rows {
+                gathered.take(&arrivals_of(rows, judging)?, judging, index, None)?;
+            }
             *self = gathered.finish()?;
         }
         self.judged_by = index.foreign();
@@ -360,7 +407,7 @@ pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>
                         source: Arc::from(if sources.is_valid(i) { sources.value(i) } else { "" }),
                         offset: u64::try_from(offsets.value(i)).unwrap_or_default(),
                     },
-                    text: raw.value(i).to_vec(),
+                    text: raw.value(i).to_vec().into(),
                     refused,
                     context: if context.is_valid(i) {
                         context.value(i).to_vec()

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder,
+    Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder,
     ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use schemas::journal::{CLOCK_CHANGE, MEASUREMENT, SCHEMA, SUB_DEVICE, UDI, stored_id};
 use schemas::period::EpochSeconds;
 
-use crate::core::report::{Arrival, Asides, Judged, Measurement, Readings};
+use crate::core::report::{Arrival, Asides, Judged, Measurement, Readings, Text};
 
 /// What a row is made of.
 pub struct Row<'a> {
@@ -41,7 +41,7 @@ pub struct Rows {
     start: Vec<i64>,
     end: Vec<i64>,
     value: Int64Builder,
-    raw: BinaryBuilder,
+    raw: Texts,
     context: BinaryBuilder,
     roles: Lists,
     role: StringBuilder,
@@ -61,6 +61,47 @@ struct SubDevices {
     serial: StringBuilder,
 }
 
+/// A column of reports' bytes: as they lie in their blocks, one behind the other where they do.
+struct Texts {
+    pieces: Vec<Text>,
+    offsets: Vec<i32>,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Texts { pieces: Vec::new(), offsets: vec![0] }
+    }
+}
+
+impl Texts {
+    fn push(&mut self, text: &Text) -> Result<(), ArrowError> {
+        self.offsets.push(next_offset(&self.offsets, text.len())?);
+        if !self.pieces.last_mut().is_some_and(|last| last.join(text)) {
+            self.pieces.push(text.clone());
+        }
+        Ok(())
+    }
+
+    /// Only bytes of several pieces are copied.
+    fn finish(self) -> Result<BinaryArray, ArrowError> {
+        let values = match self.pieces.as_slice() {
+            [whole] => Buffer::from(whole.shared()),
+            pieces => {
+                let parts: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
+                Buffer::from_vec(parts.concat())
+            }
+        };
+        BinaryArray::try_new(OffsetBuffer::new(self.offsets.into()), values, None)
+    }
+}
+
+/// The end of a value of that length behind the last one.
+fn next_offset(offsets: &[i32], length: usize) -> Result<i32, ArrowError> {
+    let last = offsets.last().copied().unwrap_or(0);
+    let next = i32::try_from(length).ok().and_then(|n| last.checked_add(n));
+    next.ok_or_else(|| ArrowError::OffsetOverflowError(length))
+}
+
 /// Offsets and validity of a list column.
 struct Lists {
     offsets: Vec<i32>,
@@ -76,9 +117,7 @@ impl Default for Lists {
 impl Lists {
     /// Ends a list of `length` elements; an empty one is null where `valid` is false.
     fn push(&mut self, length: usize, valid: bool) -> Result<(), ArrowError> {
-        let last = self.offsets.last().copied().unwrap_or(0);
-        let next = i32::try_from(length).ok().and_then(|n| last.checked_add(n));
-        self.offsets.push(next.ok_or_else(|| ArrowError::OffsetOverflowError(length))?);
+        self.offsets.push(next_offset(&self.offsets, length)?);
         self.valid.push(valid);
         Ok(())
     }
@@ -96,13 +135,6 @@ fn micros(seconds: EpochSeconds) -> i64 {
 }
 
 impl Rows {
-    /// Room for as many bytes of evidence as another batch holds.
-    #[must_use]
-    pub fn like(other: &Rows) -> Rows {
-        let bytes = other.raw.values_slice().len();
-        Rows { raw: BinaryBuilder::with_capacity(other.len(), bytes), ..Rows::default() }
-    }
-
     #[must_use]
     pub fn len(&self) -> usize {
         self.received_at.len()
@@ -164,7 +196,7 @@ impl Rows {
         }
         self.ha.push(readings.ha_udi.len(), !readings.ha_udi.is_empty())?;
         self.push_measurements(&readings.measurements)?;
-        self.raw.append_value(&raw.text);
+        self.raw.push(&raw.text)?;
         self.context.append_option((!raw.context.is_empty()).then_some(&raw.context));
         self.push_asides(&readings.asides)?;
         self.bytes += raw.text.len() + raw.context.len() + 64 * readings.measurements.len();
@@ -213,7 +245,9 @@ impl Rows {
         let time = |values: Vec<Option<i64>>| {
             Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
         };
-        let known = |values: Vec<i64>| time(values.into_iter().map(Some).collect());
+        let known = |values: Vec<i64>| {
+            Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
+        };
         let ids = rows.report_id.finish().with_data_type(stored_id());
         debug_assert_eq!(ids.data_type(), &DataType::Decimal128(20, 0));
         let ha = StructArray::try_new(
@@ -272,7 +306,7 @@ impl Rows {
             Arc::new(rows.offset.finish()),
             rows.ha.finish(ha)?,
             rows.measurements.finish(measurements)?,
-            Arc::new(rows.raw.finish()),
+            Arc::new(rows.raw.finish()?),
             Arc::new(rows.context.finish()),
             new_null_array(acts, n),
             text(),

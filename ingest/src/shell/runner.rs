@@ -19,7 +19,7 @@ use super::files::FileSource;
 use super::index::{Index, IndexError};
 use super::mediation::{Gathered, Judging, MediationError, Summary, journal_layout};
 use super::writer::{Commit, JournalWriter, Settled, WriteError};
-use crate::core::carrier::{CarrierError, Item, read_source};
+use crate::core::carrier::{Block, CarrierError, Found, Sink, read_source};
 use crate::core::report::{Arrival, Delivery, RawReport};
 use crate::core::worker::FlushLimits;
 
@@ -111,37 +111,48 @@ fn read_files(
     done: &AtomicU64,
     send: SyncSender<Result<Read>>,
 ) {
-    let mut chunk = Vec::new();
-    let mut chunk_bytes = 0;
+    let mut reader = Reader { block: Block::default(), settings, send };
     for path in files {
         let source = FileSource::new(path.clone());
-        let read = read_source(&source, &settings.judging.limits, &mut |item| match item {
-            Item::Report(report) => {
-                chunk_bytes += report.text.len();
-                chunk.push(report);
-                if chunk.len() < CHUNK_REPORTS && chunk_bytes < CHUNK_BYTES {
-                    return true;
-                }
-                chunk_bytes = 0;
-                send.send(Ok(Read::Reports(std::mem::take(&mut chunk)))).is_ok()
-            }
-            Item::Ignored { source, what, kept } => {
-                (settings.ignored)(&source, &what);
-                kept.is_empty() || send.send(Ok(Read::Document { source, kept })).is_ok()
-            }
-        });
-        match read {
+        match read_source(&source, &settings.judging.limits, &mut reader) {
             Ok(()) => done.fetch_add(1, Ordering::Relaxed),
             Err(CarrierError::Stopped) => return,
             Err(error) => {
                 // What was read before the file that failed is taken in first.
-                let _ = send.send(Ok(Read::Reports(std::mem::take(&mut chunk))));
-                let _ = send.send(Err(error.into()));
+                reader.hand_on();
+                let _ = reader.send.send(Err(error.into()));
                 return;
             }
         };
     }
-    let _ = send.send(Ok(Read::Reports(chunk)));
+    reader.hand_on();
+}
+
+/// Gathers what is read in chunks.
+struct Reader<'a> {
+    block: Block,
+    settings: &'a Settings<'a>,
+    send: SyncSender<Result<Read>>,
+}
+
+impl Reader<'_> {
+    /// False if nobody listens any more.
+    fn hand_on(&mut self) -> bool {
+        self.send.send(Ok(Read::Reports(self.block.take()))).is_ok()
+    }
+}
+
+impl Sink for Reader<'_> {
+    fn report(&mut self, found: Found<'_>) -> bool {
+        self.block.push(found);
+        let is_full = self.block.len() >= CHUNK_REPORTS || self.block.bytes() >= CHUNK_BYTES;
+        !is_full || self.hand_on()
+    }
+
+    fn ignored(&mut self, source: String, what: String, kept: Vec<u8>) -> bool {
+        (self.settings.ignored)(&source, &what);
+        kept.is_empty() || self.send.send(Ok(Read::Document { source, kept })).is_ok()
+    }
 }
 
 /// What the reader hands on.

@@ -172,14 +172,15 @@ fn judge_rows(
 ) -> Result<Option<Exchange>> {
     let wanted = which.mask(rows)?;
     let before = filter_record_batch(rows, &wanted)?;
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered::in_order();
     gathered.take(&arrivals_of(&before, judging)?, judging, index, None)?;
     let after = gathered.finish()?;
+    let judged = &after.rows[0];
     let mut found = TakenUp::default();
-    let dispositions = column(&after.rows, "disposition")?.as_string::<i32>();
-    let (old, new) = (column(&before, "reason")?, column(&after.rows, "reason")?);
+    let dispositions = column(judged, "disposition")?.as_string::<i32>();
+    let (old, new) = (column(&before, "reason")?, column(judged, "reason")?);
     let (old, new) = (old.as_string::<i32>(), new.as_string::<i32>());
-    let mut differs = Vec::with_capacity(after.rows.num_rows());
+    let mut differs = Vec::with_capacity(judged.num_rows());
     for (i, disposition) in dispositions.iter().enumerate() {
         let count = match disposition {
             Some("accepted") => Some(&mut found.accepted),
@@ -202,7 +203,7 @@ fn judge_rows(
         return Ok(None);
     }
     let acts = with_act(&before, &acted, act)?;
-    let after_rows = replace_acts(&after.rows, acts)?;
+    let after_rows = replace_acts(judged, acts)?;
     let rest = filter_record_batch(rows, &arrow::compute::not(&wanted)?)?;
     let rows = concat_batches(&SCHEMA, [&rest, &after_rows])?;
     let changed = filter_record_batch(&after_rows, &BooleanArray::from(differs))?;

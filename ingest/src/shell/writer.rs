@@ -145,7 +145,7 @@ impl JournalWriter {
         let rows = commit.batch.rows.clone();
         let (fences, marks) = (commit.fences.clone(), commit.marks.clone());
         let task = self.runtime.spawn(async move {
-            let written = match journal.write(&[rows]).await {
+            let written = match journal.write(&rows).await {
                 Ok(written) => written,
                 Err(error) => return Attempt { journal, written: None, result: Err(error) },
             };
@@ -253,7 +253,7 @@ impl JournalWriter {
         let files = match written.take() {
             Some(files) => files,
             None => {
-                runtime.block_on(self.journal.write(std::slice::from_ref(&commit.batch.rows)))?
+                runtime.block_on(self.journal.write(&commit.batch.rows))?
             }
         };
         let appended =

@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use schemas::disposition::Reason;
 
 use super::window::Window;
-use super::{CarrierError, CarrierLimits, Item, Output, Sink, Source, read_document};
+use super::{CarrierError, CarrierLimits, Output, Sink, Source, goes_on, read_document};
 
 const GZIP: &[u8] = b"\x1f\x8b";
 /// The ratio is looked at only beyond this: a small file of blanks packs well.
@@ -71,7 +71,7 @@ impl Budget {
 pub(super) fn read(
     source: &dyn Source,
     limits: &CarrierLimits,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
     let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
     let budget = Budget::new(limits);
@@ -255,7 +255,7 @@ impl Read for Unpacked<'_> {
 struct Reading<'r, 's> {
     limits: &'r CarrierLimits,
     verdicts: &'r mut dyn Iterator<Item = Verdict>,
-    sink: Sink<'s>,
+    sink: &'s mut dyn Sink,
 }
 
 impl Reading<'_, '_> {
@@ -308,10 +308,6 @@ impl Reading<'_, '_> {
         }
         let source = format!("{name}!{}", member_name(entry));
         let what = format!("an archive member that is no file ({kind:?})");
-        if (self.sink)(Item::Ignored { source, what, kept: Vec::new() }) {
-            Ok(())
-        } else {
-            Err(CarrierError::Stopped)
-        }
+        goes_on(self.sink.ignored(source, what, Vec::new()))
     }
 }

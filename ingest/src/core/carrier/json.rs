@@ -22,15 +22,13 @@ pub(super) fn read<R: Read>(
             read_list(window, limits, out)
         }
         Ok((Top::Report, passed)) => {
-            let text = window.data()[..passed].trim_ascii().to_vec();
-            out.report(text, None, Vec::new())
+            out.report(window.data()[..passed].trim_ascii(), None, Vec::new())
         }
         Ok((Top::Other, _)) => out.ignored("a JSON document without a report", Vec::new()),
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
         Err(Stop::Full) => {
-            let text = window.data().trim_ascii_start().to_vec();
-            out.report(text, None, Vec::new())
+            out.report(window.data().trim_ascii_start(), None, Vec::new())
         }
         Err(stop) => refuse(stop, window, limits, out),
     }
@@ -150,9 +148,8 @@ fn read_list<R: Read>(
             attempt(&mut window, limits, out, |text| read_element(text, first, &limits.report))?;
         match step {
             Ok(Element::At { start, end }) => {
-                let text = window.data()[start..end].to_vec();
+                out.report(&window.data()[start..end], None, Vec::new())?;
                 window.pass(end);
-                out.report(text, None, Vec::new())?;
             }
             Ok(Element::EndOfList { end }) => {
                 window.pass(end);
@@ -182,8 +179,7 @@ fn take_whole_elements<R: Read>(
     let mut passed = 0;
     while let Ok(Element::At { start, end }) = read_element(&text[passed..], *first, &limits.report)
     {
-        let element = text.as_bytes()[passed + start..passed + end].to_vec();
-        out.report(element, None, Vec::new())?;
+        out.report(&text.as_bytes()[passed + start..passed + end], None, Vec::new())?;
         passed += end;
         *first = false;
     }
@@ -238,7 +234,7 @@ fn pass_element<R: Read>(
         }
     }
     let complete = brackets.closed;
-    out.report(kept, None, Vec::new())?;
+    out.report(&kept, None, Vec::new())?;
     Ok(complete)
 }
 

@@ -22,6 +22,8 @@ use self::window::Window;
 use super::decode::ReportLimits;
 use super::report::{Position, RawReport};
 
+pub use super::block::{Block, Found};
+
 /// Bounds on an input and on what is unpacked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CarrierLimits {
@@ -81,8 +83,23 @@ pub enum CarrierError {
     Stopped,
 }
 
-/// Takes what is read; `false` stops the reading.
-pub type Sink<'s> = &'s mut dyn FnMut(Item) -> bool;
+/// Takes what is read. `false` stops the reading.
+pub trait Sink {
+    fn report(&mut self, found: Found<'_>) -> bool;
+    /// A document without a report, as [`Item::Ignored`].
+    fn ignored(&mut self, source: String, what: String, kept: Vec<u8>) -> bool;
+}
+
+/// A closure takes each item as it comes, with bytes of its own.
+impl<F: FnMut(Item) -> bool> Sink for F {
+    fn report(&mut self, found: Found<'_>) -> bool {
+        self(Item::Report(found.into_report()))
+    }
+
+    fn ignored(&mut self, source: String, what: String, kept: Vec<u8>) -> bool {
+        self(Item::Ignored { source, what, kept })
+    }
+}
 
 /// An input that can be opened more than once: archives are inspected before they are read.
 pub trait Source {
@@ -99,7 +116,7 @@ pub trait Source {
 pub fn read_source(
     source: &dyn Source,
     limits: &CarrierLimits,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
     let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
     let mut window = Window::new(source.open().map_err(failed)?);
@@ -120,7 +137,7 @@ pub fn read_record(
     topic: &str,
     bytes: &[u8],
     limits: &CarrierLimits,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
     read_document(Window::new(bytes), topic, limits, sink)
 }
@@ -133,7 +150,7 @@ pub fn read_bytes(
     name: &str,
     bytes: &[u8],
     limits: &CarrierLimits,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
     struct Bytes<'a>(&'a str, &'a [u8]);
     impl Source for Bytes<'_> {
@@ -152,7 +169,7 @@ fn read_document<R: Read>(
     mut window: Window<R>,
     name: &str,
     limits: &CarrierLimits,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
     let mut out = Output::new(name, sink);
     window.fill_to(4).map_err(|e| out.failed(e))?;
@@ -179,16 +196,20 @@ fn read_document<R: Read>(
     }
 }
 
+fn goes_on(wanted: bool) -> Result<(), CarrierError> {
+    if wanted { Ok(()) } else { Err(CarrierError::Stopped) }
+}
+
 /// Numbers the reports of one input, and hands them on.
 struct Output<'s, 'n> {
     name: &'n str,
     source: Arc<str>,
-    sink: Sink<'s>,
+    sink: &'s mut dyn Sink,
     next_offset: u64,
 }
 
 impl<'s, 'n> Output<'s, 'n> {
-    fn new(name: &'n str, sink: Sink<'s>) -> Self {
+    fn new(name: &'n str, sink: &'s mut dyn Sink) -> Self {
         Output { name, source: Arc::from(name), sink, next_offset: 0 }
     }
 
@@ -196,23 +217,19 @@ impl<'s, 'n> Output<'s, 'n> {
         CarrierError::Io { source_name: self.name.to_owned(), source }
     }
 
-    fn item(&mut self, item: Item) -> Result<(), CarrierError> {
-        if (self.sink)(item) { Ok(()) } else { Err(CarrierError::Stopped) }
-    }
-
     fn report(
         &mut self,
-        text: Vec<u8>,
+        text: &[u8],
         refused: Option<(Reason, String)>,
         context: Vec<u8>,
     ) -> Result<(), CarrierError> {
         let position = Position { source: Arc::clone(&self.source), offset: self.next_offset };
         self.next_offset += 1;
-        self.item(Item::Report(RawReport { position, text, refused, context }))
+        goes_on(self.sink.report(Found { position, text, refused, context }))
     }
 
     fn ignored(&mut self, what: &str, kept: Vec<u8>) -> Result<(), CarrierError> {
-        self.item(Item::Ignored { source: self.name.to_owned(), what: what.to_owned(), kept })
+        goes_on(self.sink.ignored(self.name.to_owned(), what.to_owned(), kept))
     }
 
     /// The rest of the input, in which no report can be read, is one suspended report.
@@ -240,7 +257,7 @@ impl<'s, 'n> Output<'s, 'n> {
         if data.len() > kept_max {
             detail.push_str(&format!("; the first {kept_max} bytes are kept"));
         }
-        let kept = data[..data.len().min(kept_max)].to_vec();
+        let kept = &data[..data.len().min(kept_max)];
         self.report(kept, Some((reason, detail)), Vec::new())
     }
 }

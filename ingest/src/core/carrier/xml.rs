@@ -206,7 +206,7 @@ impl Pending {
 
     fn flush(&mut self, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
         match self.report.take() {
-            Some((text, refused)) => out.report(text, refused, std::mem::take(&mut self.context)),
+            Some((text, refused)) => out.report(&text, refused, std::mem::take(&mut self.context)),
             None => Ok(()),
         }
     }
@@ -215,7 +215,7 @@ impl Pending {
         self.flush(out)?;
         if *place != Place::Epilog {
             let refused = (Reason::Malformed, "the document has no root element".to_owned());
-            return out.report(Vec::new(), Some(refused), Vec::new());
+            return out.report(&[], Some(refused), Vec::new());
         }
         if self.reports == 0 {
             out.ignored("an XML document without a RUMReport", self.context)?;

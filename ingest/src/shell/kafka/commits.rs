@@ -58,7 +58,7 @@ impl Shell<'_> {
                 metrics.count(&batch.summary);
                 self.summary.add(&batch.summary);
                 (self.settings.progress)(self.summary.received);
-                self.committed = Some(batch.rows);
+                self.committed = batch.rows;
                 self.backoff = BACKOFF_FIRST;
                 self.settings.health.set_ready(None);
                 self.handle(Event::Committed)
@@ -100,8 +100,9 @@ impl Shell<'_> {
     pub(super) fn acknowledge(&mut self, offsets: &[(Partition, Offset)]) -> Result<()> {
         self.durable.extend(offsets.iter().copied());
         failpoint::here("before-receipts");
-        let rows = self.committed.take();
-        if let (Some(rows), true) = (&rows, self.receipts.is_some()) {
+        let rows = std::mem::take(&mut self.committed);
+        let rows = if self.receipts.is_some() { rows.as_slice() } else { &[] };
+        for rows in rows {
             let sent = self.patiently(|shell| shell.send(rows))?;
             self.settings.metrics.receipts.inc_by(sent);
         }

@@ -11,8 +11,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use schemas::period::EpochSeconds;
 
 use super::{Result, Shell, WorkerError};
-use crate::core::carrier::{Item, read_record};
-use crate::core::report::{Arrival, Delivery};
+use crate::core::carrier::{Block, Found, Sink, read_record};
+use crate::core::report::{Arrival, Delivery, RawReport};
 use crate::core::worker::{Event, Message, Offset, Partition};
 use crate::shell::documents::{self, Document};
 use crate::shell::runner::{CHUNK_BYTES, CHUNK_REPORTS};
@@ -21,14 +21,15 @@ impl Shell<'_> {
     /// Reads messages until a chunk is full or none waits, and makes rows of them.
     pub(super) fn read_chunk(&mut self) -> Result<()> {
         let received_at = (self.settings.clock)();
-        let mut arrivals: Vec<Arrival> = Vec::new();
+        let mut block = std::mem::take(&mut self.block);
+        let mut deliveries: Vec<Arc<Delivery>> = Vec::new();
         let mut documents: Vec<Document> = Vec::new();
         let mut taken: Vec<Message> = Vec::new();
         let mut last: HashMap<Partition, Offset> = HashMap::new();
         let mut bytes = 0;
         // Short while something is to be watched, long while nothing is.
         let mut wait = Duration::from_millis(if self.machine.is_idle() { 100 } else { 10 });
-        while arrivals.len() < CHUNK_REPORTS && taken.len() < CHUNK_REPORTS && bytes < CHUNK_BYTES {
+        while block.len() < CHUNK_REPORTS && taken.len() < CHUNK_REPORTS && bytes < CHUNK_BYTES {
             let message = match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) => {
@@ -46,18 +47,35 @@ impl Shell<'_> {
                 continue;
             }
             last.insert(partition, offset);
-            let before = arrivals.len();
-            let beside = self.read_message(&message, received_at, &mut arrivals);
+            let (reports, text) = (block.len(), block.bytes());
+            let delivery = delivery_of(&message);
+            let collector = delivery.collector.as_deref().unwrap_or_default();
+            let beside = self.read_message(&message, collector, received_at, &mut block);
+            deliveries.push(match deliveries.last() {
+                Some(last) if **last == delivery => Arc::clone(last),
+                _ => Arc::new(delivery),
+            });
             bytes += beside.iter().map(|document| document.bytes.len()).sum::<usize>();
             documents.extend(beside);
-            let of_message = arrivals[before..].iter().map(|a| a.raw.text.len()).sum();
+            let of_message = block.bytes() - text;
             bytes += of_message;
-            let rows = arrivals.len() - before;
+            let rows = block.len() - reports;
             taken.push(Message { partition, offset, rows, bytes: of_message });
         }
+        let mut reports = block.take().into_iter();
+        self.block = block;
         if taken.is_empty() {
             return Ok(());
         }
+        let of_message = |(message, delivery): (&Message, Arc<Delivery>)| {
+            let arrival = |mut raw: RawReport| {
+                raw.position.offset = u64::try_from(message.offset).unwrap_or_default();
+                let partition = Some(message.partition);
+                Arrival { raw, delivery: Arc::clone(&delivery), partition, received_at }
+            };
+            reports.by_ref().take(message.rows).map(arrival).collect::<Vec<Arrival>>()
+        };
+        let arrivals: Vec<Arrival> = taken.iter().zip(deliveries).flat_map(of_message).collect();
         // Before the commit that moves the offsets: what is not kept is read again.
         self.runtime.block_on(documents::keep(self.lake, &documents))?;
         self.active = Instant::now();
@@ -70,48 +88,30 @@ impl Shell<'_> {
         self.handle(Event::Taken(taken))
     }
 
-    pub(super) fn read_message(
+    /// Reads the reports of a message into a block; gives the documents without a report.
+    fn read_message(
         &self,
         message: &BorrowedMessage<'_>,
+        collector: &str,
         received_at: EpochSeconds,
-        arrivals: &mut Vec<Arrival>,
+        block: &mut Block,
     ) -> Vec<Document> {
-        let mut documents = Vec::new();
-        let delivery = Arc::new(delivery_of(message));
         let payload = message.payload().unwrap_or_default();
         let limits = &self.judging.limits;
-        let read = read_record(&self.settings.topic, payload, limits, &mut |item| {
-            match item {
-                Item::Report(mut raw) => {
-                    raw.position.offset = u64::try_from(message.offset()).unwrap_or_default();
-                    arrivals.push(Arrival {
-                        raw,
-                        delivery: Arc::clone(&delivery),
-                        partition: Some(message.partition()),
-                        received_at,
-                    });
-                }
-                Item::Ignored { what, kept, .. } => {
-                    self.settings.metrics.ignored.inc();
-                    if !kept.is_empty() {
-                        documents.push(Document {
-                            received_at,
-                            source: self.settings.topic.clone(),
-                            collector: delivery.collector.clone().unwrap_or_default(),
-                            bytes: kept,
-                        });
-                    }
-                    tracing::info!(
-                        partition = message.partition(),
-                        offset = message.offset(),
-                        what,
-                        "a message without a report"
-                    );
-                }
-            }
-            true
-        });
+        let mut reading = Reading { block, without_report: Vec::new() };
+        let read = read_record(&self.settings.topic, payload, limits, &mut reading);
         debug_assert!(read.is_ok(), "bytes in memory can be read, and the sink never stops");
+        let mut documents = Vec::new();
+        for (what, bytes) in reading.without_report {
+            self.settings.metrics.ignored.inc();
+            let (partition, offset) = (message.partition(), message.offset());
+            tracing::info!(partition, offset, what, "a message without a report");
+            if !bytes.is_empty() {
+                let source = self.settings.topic.clone();
+                let collector = collector.to_owned();
+                documents.push(Document { received_at, source, collector, bytes });
+            }
+        }
         documents
     }
 
@@ -154,6 +154,25 @@ impl Shell<'_> {
             }
         }
         WorkerError::Kafka(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))
+    }
+}
+
+/// What a message holds.
+struct Reading<'a> {
+    block: &'a mut Block,
+    /// What they are, and what is kept of them.
+    without_report: Vec<(String, Vec<u8>)>,
+}
+
+impl Sink for Reading<'_> {
+    fn report(&mut self, found: Found<'_>) -> bool {
+        self.block.push(found);
+        true
+    }
+
+    fn ignored(&mut self, _source: String, what: String, kept: Vec<u8>) -> bool {
+        self.without_report.push((what, kept));
+        true
     }
 }
 

@@ -40,6 +40,7 @@ use super::mediation::{Gathered, Judging, MediationError, Summary, journal_layou
 use super::metrics::Metrics;
 use super::takeup::TakeUpError;
 use super::writer::{JournalWriter, WriteError};
+use crate::core::carrier::Block;
 use crate::core::worker::{Event, FlushLimits, Intention, Offset, Partition, Worker};
 
 /// How often the topic of trust codes, and how often the book, is looked at.
@@ -170,9 +171,10 @@ struct Shell<'a> {
     machine: Worker,
     writer: JournalWriter,
     gathered: Gathered,
+    block: Block,
     receipts: Option<Receipts>,
     /// Rows of the commit that was made last, until their receipts are sent.
-    committed: Option<RecordBatch>,
+    committed: Vec<RecordBatch>,
     /// Last offset that the journal holds of each partition.
     durable: BTreeMap<Partition, Offset>,
     /// Offsets up to which the broker has the receipts.
@@ -241,8 +243,9 @@ impl<'a> Shell<'a> {
             machine: Worker::new(settings.flush),
             writer: JournalWriter::new(runtime, journal, index),
             gathered: Gathered::default(),
+            block: Block::default(),
             receipts,
-            committed: None,
+            committed: Vec::new(),
             durable: BTreeMap::new(),
             receipted: BTreeMap::new(),
             trust: None,
