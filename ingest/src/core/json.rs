@@ -274,10 +274,15 @@ impl<'a> Reader<'a> {
     pub fn rest_of_object(&mut self, taken: &[&str]) -> Result<()> {
         self.more_members(&mut |reader, key| {
             if taken.iter().any(|name| key.is(name)) {
-                return Err(Fault { kind: FaultKind::DuplicateKey, offset: key.offset });
+                return reader.duplicate(key);
             }
             reader.skip()
         })
+    }
+
+    /// The fault of a key that came before.
+    pub fn duplicate<T>(&self, key: Text<'_>) -> Result<T> {
+        Err(Fault { kind: FaultKind::DuplicateKey, offset: key.offset })
     }
 
     /// Reads an object of which only some keys are known: `member` gets the index of the key. An
@@ -292,7 +297,7 @@ impl<'a> Reader<'a> {
             None => reader.skip(),
             Some(index) => {
                 if seen.0 & (1 << index) != 0 {
-                    return Err(Fault { kind: FaultKind::DuplicateKey, offset: key.offset });
+                    return reader.duplicate(key);
                 }
                 seen.0 |= 1 << index;
                 member(reader, index)

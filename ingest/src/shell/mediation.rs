@@ -5,12 +5,13 @@
 //! commit is durable. When another writer's commit comes in between, what was judged before it is
 //! judged again, from the bytes in the rows themselves.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use rayon::prelude::*;
 use schemas::disposition::{Disposition, Reason, SignatureStatus};
 use schemas::journal;
 use schemas::period::EpochSeconds;
@@ -39,6 +40,8 @@ pub enum MediationError {
     Index(#[from] IndexError),
     #[error("the rows do not fit the journal's columns")]
     Rows(#[from] arrow::error::ArrowError),
+    #[error("a part of the reports was lost on the way")]
+    Lost,
     #[error("a row of the journal cannot be judged again: {0}")]
     NotAJournal(&'static str),
 }
@@ -90,8 +93,8 @@ impl Summary {
     }
 }
 
-/// Reports that are decoded and verified on all cores while those before them are concluded.
-const REPORTS_TOGETHER: usize = 128;
+/// Reports that one core decodes and verifies in one go.
+const REPORTS_TOGETHER: usize = 32;
 /// Rows that make a batch of their own.
 const ROWS_TOGETHER: usize = 1024;
 
@@ -181,29 +184,36 @@ impl Gathered {
         self.judged_by.get_or_insert(index.foreign());
         let fresh = RwLock::new(std::mem::take(&mut self.fresh));
         let prepare = |arrivals: &[Arrival]| -> Result<Vec<Decoded>> {
-            arrivals
-                .par_iter()
-                .map(|arrival| prepare_one(arrival, judging, index, &fresh, in_commit))
-                .collect()
+            let one = |arrival| prepare_one(arrival, judging, index, &fresh, in_commit);
+            arrivals.iter().map(one).collect()
         };
-        let mut parts = arrivals.chunks(REPORTS_TOGETHER);
-        let mut ready: Option<(&[Arrival], Vec<Decoded>)> = None;
-        loop {
-            let next = parts.next();
-            let before = ready.take();
-            let (concluded, prepared) = rayon::join(
-                || match before {
-                    Some((arrivals, decoded)) => self.conclude(arrivals, decoded, &fresh),
-                    None => Ok(()),
-                },
-                || next.map(prepare).transpose(),
-            );
-            concluded?;
-            ready = next.zip(prepared?);
-            if ready.is_none() {
-                break;
+        // All cores decode and verify; here the reports are concluded in their order as they come.
+        let parts: Vec<&[Arrival]> = arrivals.chunks(REPORTS_TOGETHER).collect();
+        let (send, receive) = channel();
+        rayon::in_place_scope_fifo(|scope| -> Result<()> {
+            for (number, part) in parts.iter().enumerate() {
+                let (send, prepare) = (send.clone(), &prepare);
+                scope.spawn_fifo(move |_| {
+                    // Nobody listens after an error.
+                    let _ = send.send((number, prepare(part)));
+                });
             }
-        }
+            drop(send);
+            let mut early = BTreeMap::new();
+            for (number, part) in parts.iter().enumerate() {
+                let decoded = loop {
+                    match early.remove(&number) {
+                        Some(decoded) => break decoded,
+                        None => {
+                            let (other, decoded) = receive.recv().map_err(|_| MediationError::Lost)?;
+                            early.insert(other, decoded);
+                        }
+                    }
+                };
+                self.conclude(part, decoded?, &fresh)?;
+            }
+            Ok(())
+        })?;
         self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
         if self.open.len() > 1 {
             for rows in &mut self.open {
@@ -226,16 +236,20 @@ impl Gathered {
             let (judged, readings) = match decoded {
                 Decoded::Refused(refused) => (suspend(&refused), refused.readings),
                 Decoded::Good { report, key, probe, checked } => {
+                    let mut fresh = fresh.write().unwrap_or_else(PoisonError::into_inner);
                     // A copy that stood before it may have been accepted since it was looked up.
-                    let probe = match read(fresh).get(&key) {
-                        Some(held) => known(held, &report.payload_sha256),
-                        None => probe,
+                    let judged = match fresh.entry(key) {
+                        Entry::Occupied(held) => {
+                            judge(known(held.get(), &report.payload_sha256), checked)
+                        }
+                        Entry::Vacant(place) => {
+                            let judged = judge(probe, checked);
+                            if judged.disposition == Disposition::Accepted {
+                                place.insert(report.payload_sha256);
+                            }
+                            judged
+                        }
                     };
-                    let judged = judge(probe, checked);
-                    if judged.disposition == Disposition::Accepted {
-                        let mut fresh = fresh.write().unwrap_or_else(PoisonError::into_inner);
-                        fresh.insert(key, report.payload_sha256);
-                    }
                     (judged, report.readings)
                 }
             };

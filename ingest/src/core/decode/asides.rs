@@ -8,28 +8,20 @@ use memchr::memmem::Finder;
 use schemas::udi::{IDENTIFIER_BYTES_MAX, Udi};
 use serde_json::Value;
 
-use crate::core::report::{Asides, ClockChange, Readings, SubDevice};
+use crate::core::report::{Asides, ClockChange, SubDevice};
 
 static SUDI_LIST: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("_sudi_list"));
 static CLOCK: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("clock_change_delta"));
 
-/// Reads it of a payload's JSON text, which is known to be well-formed and not too deep.
-pub(super) fn of(payload: &str, readings: &Readings) -> Asides {
+/// Reads it of a payload's JSON text, which is known to be well-formed and not too deep. (The roles are
+/// read with the members that have them.)
+pub(super) fn read(payload: &str, asides: &mut Asides) {
     let bytes = payload.as_bytes();
-    let is_there = !readings.ha_udi.is_empty()
-        || SUDI_LIST.find(bytes).is_some()
-        || CLOCK.find(bytes).is_some();
-    if !is_there {
-        return Asides::default();
+    if SUDI_LIST.find(bytes).is_none() && CLOCK.find(bytes).is_none() {
+        return;
     }
     // Nested ten thousand times less deep than what serde_json follows.
-    let Ok(payload) = serde_json::from_str::<Value>(payload) else { return Asides::default() };
-    let mut asides = Asides::default();
-    for member in list(&payload["meta"]["ha_udi"]) {
-        if udi(&member["sudi"]).is_some() {
-            asides.ha_roles.push(member["role"].as_str().unwrap_or_default().to_owned());
-        }
-    }
+    let Ok(payload) = serde_json::from_str::<Value>(payload) else { return };
     for (number, measurement) in list(&payload["measurements"]).iter().enumerate() {
         let Ok(number) = i32::try_from(number) else { break };
         let meta = &measurement["meta"];
@@ -50,7 +42,6 @@ pub(super) fn of(payload: &str, readings: &Readings) -> Asides {
             asides.clock_changes.push(ClockChange { measurement: number, seconds });
         }
     }
-    asides
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -49,9 +49,14 @@ pub(super) fn check(
     if fields.ha_udi_misfit {
         faults.bad("meta.ha_udi", "is no list of objects");
     }
-    for udi in fields.ha_udi.iter().copied().flatten() {
-        if !matches!(udi, UdiFields::Other(Scalar::Null)) {
-            readings.ha_udi.extend(check_udi(udi, "meta.ha_udi[].sudi", false, &mut faults));
+    for member in &fields.ha_udi {
+        let Some(udi) = member.sudi else { continue };
+        if matches!(udi, UdiFields::Other(Scalar::Null)) {
+            continue;
+        }
+        if let Some(udi) = check_udi(udi, "meta.ha_udi[].sudi", false, &mut faults) {
+            readings.ha_udi.push(udi);
+            readings.asides.ha_roles.push(optional_text(member.role).unwrap_or_default());
         }
     }
     let (signer, signature) = check_signature(signature, udi.as_ref(), &mut faults);

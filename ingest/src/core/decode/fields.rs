@@ -32,6 +32,13 @@ pub(super) enum UdiFields<'a> {
     Other(Scalar<'a>),
 }
 
+/// An element of `ha_udi`.
+#[derive(Clone, Copy)]
+pub(super) struct Member<'a> {
+    pub(super) sudi: Option<UdiFields<'a>>,
+    pub(super) role: Option<Scalar<'a>>,
+}
+
 pub(super) struct MeasurementFields<'a> {
     pub(super) metric: Option<Scalar<'a>>,
     pub(super) start: Option<Scalar<'a>>,
@@ -49,7 +56,7 @@ pub(super) struct PayloadFields<'a> {
     pub(super) utility: Option<Scalar<'a>>,
     pub(super) software_version: Option<Scalar<'a>>,
     pub(super) subscription_id: Option<Scalar<'a>>,
-    pub(super) ha_udi: Vec<Option<UdiFields<'a>>>,
+    pub(super) ha_udi: Vec<Member<'a>>,
     pub(super) ha_udi_misfit: bool,
     pub(super) measurements: Option<Vec<MeasurementFields<'a>>>,
     pub(super) measurements_misfit: bool,
@@ -210,12 +217,24 @@ fn read_ha_udi<'a>(reader: &mut Reader<'a>, f: &mut PayloadFields<'a>) -> Read<(
             f.ha_udi_misfit = true;
             return r.skip();
         }
-        let mut udi = None;
-        r.known(&["sudi"], |r, _| {
-            udi = Some(read_udi(r)?);
+        let mut member = Member { sudi: None, role: None };
+        let mut again = false;
+        r.object(|r, key| {
+            if key.is("role") {
+                // Nothing hangs on it: of several the last counts.
+                member.role = Some(r.scalar()?);
+                return Ok(());
+            }
+            if !key.is("sudi") {
+                return r.skip();
+            }
+            if std::mem::replace(&mut again, true) {
+                return r.duplicate(key);
+            }
+            member.sudi = Some(read_udi(r)?);
             Ok(())
         })?;
-        f.ha_udi.push(udi);
+        f.ha_udi.push(member);
         Ok(())
     })
 }

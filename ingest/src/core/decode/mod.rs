@@ -116,7 +116,7 @@ fn interpret(
         Some(Payload::OfAnotherType) => Err(misfit("payload")),
         Some(Payload::Object(fields, text)) => {
             let report = check(&fields, envelope.signature, sha256(text.as_bytes()), readings)?;
-            readings.asides = asides::of(text, readings);
+            asides::read(text, &mut readings.asides);
             Ok(report)
         }
         Some(Payload::Text(text)) => {
@@ -134,7 +134,7 @@ fn interpret(
             reader.end().map_err(in_payload)?;
             let report = check(&fields, envelope.signature, digest, readings)?;
             drop(fields);
-            readings.asides = asides::of(&payload, readings);
+            asides::read(&payload, &mut readings.asides);
             let signed_payload = Some(payload.into_bytes());
             Ok(DecodedReport { signed_payload, ..report })
         }
