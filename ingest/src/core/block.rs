@@ -27,9 +27,9 @@ impl Found<'_> {
 }
 
 /// Memory that is taken at once: room for a chunk of reports of the usual size.
-const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 8 << 20;
 /// Blocks that wait to be used again. Whatever is in use beyond them is given back when it is free.
-const BLOCKS_KEPT: usize = 32;
+const BLOCKS_KEPT: usize = 16;
 
 /// Reports one behind the other in memory that is used again once nobody holds what was in it: fresh
 /// memory costs more than all copying.

@@ -103,20 +103,28 @@ fn ends_plain_text(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// How many bytes come before one that ends plain text; `None` if none does. Eight at a time: a report
-/// is read through twice, and most of it is strings.
-fn plain_text(bytes: &[u8]) -> Option<usize> {
+/// How many bytes of a word come before one that ends plain text; 8 if none does.
+#[inline(always)]
+fn plain_of_word(word: [u8; 8]) -> usize {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = LOW << 7;
+    let word = u64::from_le_bytes(word);
     // The lowest marked byte is right; a borrow can only mark bytes above it.
     let below = |word: u64, bound: u8| word.wrapping_sub(LOW * u64::from(bound)) & !word & HIGH;
     let is = |word: u64, byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+    let found = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
+    (found.trailing_zeros() / 8) as usize
+}
+
+/// How many bytes come before one that ends plain text; `None` if none does. Eight at a time: a report
+/// is read through twice, and most of it is strings.
+#[inline]
+fn plain_text(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
-        if found != 0 {
-            return Some(8 * i + (found.trailing_zeros() / 8) as usize);
+        let plain = plain_of_word(*word);
+        if plain < 8 {
+            return Some(8 * i + plain);
         }
     }
     let at = rest.iter().position(|b| ends_plain_text(*b))?;
@@ -424,21 +432,34 @@ impl<'a> Reader<'a> {
         self.pos += 1;
         let start = self.pos;
         let mut escaped = false;
+        let bytes = self.bytes;
+        let mut pos = start;
         loop {
-            let Some(plain) = plain_text(&self.bytes[self.pos..]) else {
-                self.pos = self.bytes.len();
+            let Some(plain) = plain_text(&bytes[pos..]) else {
+                self.pos = bytes.len();
                 return self.fault(FaultKind::Incomplete);
             };
-            self.pos += plain;
-            match self.bytes[self.pos] {
+            pos += plain;
+            match bytes[pos] {
                 b'"' => break,
+                // By far the most frequent: JSON in JSON.
+                b'\\' if bytes.get(pos + 1) == Some(&b'"') => {
+                    escaped = true;
+                    pos += 2;
+                }
                 b'\\' => {
                     escaped = true;
+                    self.pos = pos;
                     self.escape()?;
+                    pos = self.pos;
                 }
-                _ => return self.syntax("a control character in a string"),
+                _ => {
+                    self.pos = pos;
+                    return self.syntax("a control character in a string");
+                }
             }
         }
+        self.pos = pos;
         // Both ends stand next to an ASCII quote, so the slice is on character boundaries.
         let raw = &self.text[start..self.pos];
         self.pos += 1;
@@ -453,43 +474,76 @@ impl<'a> Reader<'a> {
         }
         let offset = self.pos;
         self.pos += 1;
-        let mut out = Some(String::with_capacity(self.bytes.len() - self.pos));
+        // Whole words are copied, of which only the plain part counts; an escape is never shorter than
+        // what it stands for, so there is room enough.
+        let mut out = vec![0; self.bytes.len() - self.pos + 8];
+        let mut length = 0;
+        let mut is_text = true;
+        let bytes = self.bytes;
+        let mut pos = self.pos;
         loop {
-            let Some(plain) = plain_text(&self.bytes[self.pos..]) else {
-                self.pos = self.bytes.len();
-                return self.fault(FaultKind::Incomplete);
-            };
-            let text = &self.text[self.pos..self.pos + plain];
-            self.pos += plain;
-            match self.bytes[self.pos] {
-                b'"' => {
-                    self.pos += 1;
-                    let lone = FaultKind::Syntax(LONE_SURROGATE);
-                    return Ok(Unescaped(
-                        out.map(|out| out + text).ok_or(Fault { kind: lone, offset }),
-                    ));
+            if let Some(word) = bytes[pos..].first_chunk::<8>() {
+                out[length..length + 8].copy_from_slice(word);
+                let plain = plain_of_word(*word);
+                pos += plain;
+                length += plain;
+                if plain == 8 {
+                    continue;
                 }
-                b'\\' => {
-                    let at = self.pos;
-                    self.escape()?;
-                    // The second half of a pair belongs to the escape of the first.
-                    if self.bytes[at + 1] == b'u'
-                        && self.bytes[self.pos..].starts_with(b"\\u")
-                        && hex4(&self.text[at + 2..]).is_some_and(|h| (0xd800..0xdc00).contains(&h))
-                    {
-                        self.escape()?;
-                    }
-                    let whole = out.as_mut().and_then(|out| {
-                        out.push_str(text);
-                        unescape_one(&self.text[at + 1..self.pos], out)
-                    });
-                    if whole.is_none_or(|rest| !rest.is_empty()) {
-                        out = None;
-                    }
+            }
+            match bytes.get(pos) {
+                None => {
+                    self.pos = pos;
+                    return self.fault(FaultKind::Incomplete);
                 }
-                _ => return self.syntax("a control character in a string"),
+                Some(b'"') => break,
+                // By far the most frequent: JSON in JSON.
+                Some(b'\\') if bytes.get(pos + 1) == Some(&b'"') => {
+                    out[length] = b'"';
+                    length += 1;
+                    pos += 2;
+                }
+                Some(b'\\') => {
+                    self.pos = pos;
+                    match self.unescape_here()? {
+                        Some(c) => length += c.encode_utf8(&mut out[length..]).len(),
+                        None => is_text = false,
+                    }
+                    pos = self.pos;
+                }
+                Some(byte) if ends_plain_text(*byte) => {
+                    self.pos = pos;
+                    return self.syntax("a control character in a string");
+                }
+                // Near the end of the text there is no whole word.
+                Some(byte) => {
+                    out[length] = *byte;
+                    length += 1;
+                    pos += 1;
+                }
             }
         }
+        self.pos = pos + 1;
+        out.truncate(length);
+        let text = if is_text { String::from_utf8(out).ok() } else { None };
+        let lone = FaultKind::Syntax(LONE_SURROGATE);
+        Ok(Unescaped(text.ok_or(Fault { kind: lone, offset })))
+    }
+
+    /// Takes the escape that starts here, of a surrogate pair both; `None` for half of a pair.
+    fn unescape_here(&mut self) -> Result<Option<char>> {
+        let at = self.pos;
+        self.escape()?;
+        // The second half of a pair belongs to the escape of the first.
+        if self.bytes[at + 1] == b'u'
+            && self.bytes[self.pos..].starts_with(b"\\u")
+            && hex4(&self.text[at + 2..]).is_some_and(|h| (0xd800..0xdc00).contains(&h))
+        {
+            self.escape()?;
+        }
+        let mut out = String::new();
+        let rest = unescape_one(&self.text[at + 1..self.pos], &mut out);
+        Ok(rest.filter(|rest| rest.is_empty()).and_then(|_| out.chars().next()))
     }
 
     fn escape(&mut self) -> Result<()> {

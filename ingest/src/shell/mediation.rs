@@ -94,7 +94,7 @@ impl Summary {
 }
 
 /// Reports that one core decodes and verifies in one go.
-const REPORTS_TOGETHER: usize = 32;
+const REPORTS_TOGETHER: usize = 64;
 /// Rows that make a batch of their own.
 const ROWS_TOGETHER: usize = 1024;
 
@@ -125,7 +125,7 @@ pub struct Batch {
 
 /// A report between decoding and its disposition.
 pub(super) enum Decoded {
-    Good { report: Box<DecodedReport>, key: ReportKey, probe: Probe, checked: Option<Checked> },
+    Good { report: DecodedReport, key: ReportKey, probe: Probe, checked: Option<Checked> },
     Refused(Box<RefusedReport>),
 }
 
@@ -218,7 +218,8 @@ impl Gathered {
         if self.open.len() > 1 {
             for rows in &mut self.open {
                 if rows.len() >= ROWS_TOGETHER {
-                    self.done.push(rows.finish()?);
+                    let next = Rows::like(rows);
+                    self.done.push(std::mem::replace(rows, next).finish()?);
                 }
             }
         }
@@ -269,7 +270,8 @@ impl Gathered {
     /// # Errors
     /// Only if the columns do not fit the schema, which would be a bug.
     pub fn finish(&mut self) -> Result<Batch> {
-        let next = Gathered::of(self.open.len());
+        let mut next = Gathered::of(self.open.len());
+        next.fresh.reserve(self.fresh.len());
         let mut gathered = std::mem::replace(self, next);
         for rows in &mut gathered.open {
             if !rows.is_empty() || self.open.len() == 1 {
@@ -335,6 +337,9 @@ fn prepare_one(
         if *probe != Probe::Duplicate {
             *checked = Some(check_signature(report, &judging.keyring, &judging.rules));
         }
+        // What only the check needed goes here, and not with the report to another core.
+        report.signed_payload = None;
+        report.signature = None;
     }
     Ok(decoded)
 }
@@ -358,7 +363,7 @@ pub(super) fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
             Some((reason, detail)) => refuse(reason, detail, report.readings),
             None => Decoded::Good {
                 key: ReportKey::new(report.udi(), report.report_id),
-                report: Box::new(report),
+                report,
                 probe: Probe::New,
                 checked: None,
             },

@@ -24,8 +24,8 @@ use crate::core::report::{Arrival, Delivery, RawReport};
 use crate::core::worker::FlushLimits;
 
 /// Reports that are decoded and verified together.
-pub const CHUNK_REPORTS: usize = 2048;
-pub const CHUNK_BYTES: usize = 4 << 20;
+pub const CHUNK_REPORTS: usize = 4096;
+pub const CHUNK_BYTES: usize = 8 << 20;
 /// Chunks that may wait between the reader and mediation.
 const CHUNKS_WAITING: usize = 2;
 
