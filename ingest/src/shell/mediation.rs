@@ -95,6 +95,8 @@ impl Summary {
 
 /// Reports that one core decodes and verifies in one go.
 const REPORTS_TOGETHER: usize = 64;
+/// Parts of what comes at once, at least, so that no core waits long for another.
+const PARTS_MIN: usize = 32;
 /// Rows that make a batch of their own.
 const ROWS_TOGETHER: usize = 1024;
 
@@ -181,6 +183,21 @@ impl Gathered {
         index: &Index,
         in_commit: Option<&Fresh>,
     ) -> Result<()> {
+        self.take_beside(arrivals, judging, index, in_commit, || ())
+    }
+
+    /// The same, while something else is done here.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn take_beside<T>(
+        &mut self,
+        arrivals: &[Arrival],
+        judging: &Judging,
+        index: &Index,
+        in_commit: Option<&Fresh>,
+        beside: impl FnOnce() -> T,
+    ) -> Result<T> {
         self.judged_by.get_or_insert(index.foreign());
         let fresh = RwLock::new(std::mem::take(&mut self.fresh));
         let prepare = |arrivals: &[Arrival]| -> Result<Vec<Decoded>> {
@@ -188,9 +205,10 @@ impl Gathered {
             arrivals.iter().map(one).collect()
         };
         // All cores decode and verify; here the reports are concluded in their order as they come.
-        let parts: Vec<&[Arrival]> = arrivals.chunks(REPORTS_TOGETHER).collect();
+        let together = (arrivals.len() / PARTS_MIN).clamp(1, REPORTS_TOGETHER);
+        let parts: Vec<&[Arrival]> = arrivals.chunks(together).collect();
         let (send, receive) = channel();
-        rayon::in_place_scope_fifo(|scope| -> Result<()> {
+        let done = rayon::in_place_scope_fifo(|scope| -> Result<T> {
             for (number, part) in parts.iter().enumerate() {
                 let (send, prepare) = (send.clone(), &prepare);
                 scope.spawn_fifo(move |_| {
@@ -199,6 +217,7 @@ impl Gathered {
                 });
             }
             drop(send);
+            let done = beside();
             let mut early = BTreeMap::new();
             for (number, part) in parts.iter().enumerate() {
                 let decoded = loop {
@@ -212,7 +231,7 @@ impl Gathered {
                 };
                 self.conclude(part, decoded?, &fresh)?;
             }
-            Ok(())
+            Ok(done)
         })?;
         self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
         if self.open.len() > 1 {
@@ -223,7 +242,7 @@ impl Gathered {
                 }
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Gives reports their dispositions, one after the other, and makes them rows.

@@ -139,6 +139,10 @@ pub fn read_record(
     limits: &CarrierLimits,
     sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
+    if bytes.len() <= limits.report.report_bytes_max {
+        return read_document(Window::whole(bytes), topic, limits, sink);
+    }
+    // What is larger is read as a file is, so that the same fault is met first.
     read_document(Window::new(bytes), topic, limits, sink)
 }
 

@@ -13,6 +13,14 @@ pub(super) struct Window<R> {
     passed: u64,
 }
 
+impl Window<io::Empty> {
+    /// A window over all of an input that is in memory.
+    pub(super) fn whole(bytes: &[u8]) -> Window<io::Empty> {
+        let buffer = bytes.to_vec();
+        Window { input: io::empty(), buffer, start: 0, ended: true, passed: 0 }
+    }
+}
+
 impl<R: Read> Window<R> {
     pub(super) fn new(input: R) -> Self {
         Window { input, buffer: Vec::new(), start: 0, ended: false, passed: 0 }

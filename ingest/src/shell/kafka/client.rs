@@ -152,6 +152,9 @@ impl Connection {
             ("fetch.message.max.bytes", "4194304"),
             ("fetch.max.bytes", "16777216"),
             ("queued.min.messages", "20000"),
+            // When it is full, room is looked for again soon: by default after a second, long after all
+            // of it was used up.
+            ("fetch.queue.backoff.ms", "10"),
             ("statistics.interval.ms", "1000"),
             ("session.timeout.ms", "30000"),
             ("fetch.wait.max.ms", "100"),

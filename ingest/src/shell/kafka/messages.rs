@@ -17,56 +17,110 @@ use crate::core::worker::{Event, Message, Offset, Partition};
 use crate::shell::documents::{self, Document};
 use crate::shell::runner::{CHUNK_BYTES, CHUNK_REPORTS};
 
+/// Messages that are read while those before them are judged.
+const PART_MESSAGES: usize = 1024;
+
+/// What is read in one turn of the loop.
+struct Chunk {
+    received_at: EpochSeconds,
+    /// For how long the next message is waited for.
+    wait: Duration,
+    taken: Vec<Message>,
+    documents: Vec<Document>,
+    last: HashMap<Partition, Offset>,
+    reports: usize,
+    bytes: usize,
+    /// No message waits.
+    dry: bool,
+}
+
+impl Chunk {
+    fn is_over(&self) -> bool {
+        self.dry
+            || self.reports >= CHUNK_REPORTS
+            || self.taken.len() >= CHUNK_REPORTS
+            || self.bytes >= CHUNK_BYTES
+    }
+}
+
 impl Shell<'_> {
-    /// Reads messages until a chunk is full or none waits, and makes rows of them.
+    /// Reads messages until a chunk is full or none waits, and makes rows of them: one part is judged
+    /// while the next is read.
     pub(super) fn read_chunk(&mut self) -> Result<()> {
-        let received_at = (self.settings.clock)();
-        let mut block = std::mem::take(&mut self.block);
-        let mut deliveries: Vec<Arc<Delivery>> = Vec::new();
-        let mut documents: Vec<Document> = Vec::new();
-        let mut taken: Vec<Message> = Vec::new();
-        let mut last: HashMap<Partition, Offset> = HashMap::new();
-        let mut bytes = 0;
         // Short while something is to be watched, long while nothing is.
-        let mut wait = Duration::from_millis(if self.machine.is_idle() { 100 } else { 10 });
-        while block.len() < CHUNK_REPORTS && taken.len() < CHUNK_REPORTS && bytes < CHUNK_BYTES {
-            let message = match self.consumer.poll(wait) {
-                None => break,
-                Some(Err(error)) => {
-                    self.on_client_error(error)?;
+        let wait = Duration::from_millis(if self.machine.is_idle() { 100 } else { 10 });
+        let mut chunk = Chunk {
+            received_at: (self.settings.clock)(),
+            wait,
+            taken: Vec::new(),
+            documents: Vec::new(),
+            last: HashMap::new(),
+            reports: 0,
+            bytes: 0,
+            dry: false,
+        };
+        let mut block = std::mem::take(&mut self.block);
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let mut part = self.read_part(&mut chunk, &mut block)?;
+        while !part.is_empty() {
+            let (index, in_commit) = (self.writer.index(), self.writer.in_commit());
+            let next = || self.read_part(&mut chunk, &mut block);
+            part = gathered.take_beside(&part, &self.judging, index, in_commit, next)??;
+        }
+        (self.block, self.gathered) = (block, gathered);
+        if chunk.taken.is_empty() {
+            return Ok(());
+        }
+        // Before the commit that moves the offsets: what is not kept is read again.
+        self.runtime.block_on(documents::keep(self.lake, &chunk.documents))?;
+        self.active = Instant::now();
+        self.handle(Event::Taken(chunk.taken))
+    }
+
+    /// The next reports of a chunk; none if it is over.
+    fn read_part(&self, chunk: &mut Chunk, block: &mut Block) -> Result<Vec<Arrival>> {
+        let mut deliveries: Vec<Arc<Delivery>> = Vec::new();
+        let before = chunk.taken.len();
+        while !chunk.is_over()
+            && (block.is_empty() || chunk.taken.len() - before < PART_MESSAGES)
+            && block.len() < PART_MESSAGES
+        {
+            let message = match self.consumer.poll(chunk.wait) {
+                Some(Ok(message)) => message,
+                none => {
+                    chunk.dry = true;
+                    if let Some(Err(error)) = none {
+                        self.on_client_error(error)?;
+                    }
                     break;
                 }
-                Some(Ok(message)) => message,
             };
-            wait = Duration::ZERO;
+            chunk.wait = Duration::ZERO;
             let (partition, offset) = (message.partition(), message.offset());
             self.settings.metrics.messages.inc();
             if !self.machine.wants(partition, offset)
-                || last.get(&partition).is_some_and(|l| offset <= *l)
+                || chunk.last.get(&partition).is_some_and(|l| offset <= *l)
             {
                 continue;
             }
-            last.insert(partition, offset);
+            chunk.last.insert(partition, offset);
             let (reports, text) = (block.len(), block.bytes());
             let delivery = delivery_of(&message);
             let collector = delivery.collector.as_deref().unwrap_or_default();
-            let beside = self.read_message(&message, collector, received_at, &mut block);
+            let beside = self.read_message(&message, collector, chunk.received_at, block);
             deliveries.push(match deliveries.last() {
                 Some(last) if **last == delivery => Arc::clone(last),
                 _ => Arc::new(delivery),
             });
-            bytes += beside.iter().map(|document| document.bytes.len()).sum::<usize>();
-            documents.extend(beside);
-            let of_message = block.bytes() - text;
-            bytes += of_message;
-            let rows = block.len() - reports;
-            taken.push(Message { partition, offset, rows, bytes: of_message });
+            chunk.bytes += beside.iter().map(|document| document.bytes.len()).sum::<usize>();
+            chunk.documents.extend(beside);
+            let (rows, bytes) = (block.len() - reports, block.bytes() - text);
+            chunk.reports += rows;
+            chunk.bytes += bytes;
+            chunk.taken.push(Message { partition, offset, rows, bytes });
         }
+        let received_at = chunk.received_at;
         let mut reports = block.take().into_iter();
-        self.block = block;
-        if taken.is_empty() {
-            return Ok(());
-        }
         let of_message = |(message, delivery): (&Message, Arc<Delivery>)| {
             let arrival = |mut raw: RawReport| {
                 raw.position.offset = u64::try_from(message.offset).unwrap_or_default();
@@ -75,17 +129,7 @@ impl Shell<'_> {
             };
             reports.by_ref().take(message.rows).map(arrival).collect::<Vec<Arrival>>()
         };
-        let arrivals: Vec<Arrival> = taken.iter().zip(deliveries).flat_map(of_message).collect();
-        // Before the commit that moves the offsets: what is not kept is read again.
-        self.runtime.block_on(documents::keep(self.lake, &documents))?;
-        self.active = Instant::now();
-        self.gathered.take(
-            &arrivals,
-            &self.judging,
-            self.writer.index(),
-            self.writer.in_commit(),
-        )?;
-        self.handle(Event::Taken(taken))
+        Ok(chunk.taken[before..].iter().zip(deliveries).flat_map(of_message).collect())
     }
 
     /// Reads the reports of a message into a block; gives the documents without a report.
@@ -115,7 +159,7 @@ impl Shell<'_> {
         documents
     }
 
-    pub(super) fn on_client_error(&mut self, error: KafkaError) -> Result<()> {
+    fn on_client_error(&self, error: KafkaError) -> Result<()> {
         use RDKafkaErrorCode as Code;
         match error {
             KafkaError::PartitionEOF(_) => Ok(()),
