@@ -108,3 +108,68 @@ impl Block {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn put(block: &mut Block, text: &[u8]) {
+        let position = Position { source: Arc::from("x"), offset: block.len() as u64 };
+        block.push(Found { position, text, refused: None, context: Vec::new() });
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_in_its_order() {
+        let mut block = Block::default();
+        let large = vec![7; BLOCK_BYTES + 1];
+        let texts: [&[u8]; 5] = [b"a", b"", b"bc", &large, b"d"];
+        for _ in 0..3 {
+            for text in texts {
+                put(&mut block, text);
+            }
+            assert_eq!((block.len(), block.bytes()), (5, BLOCK_BYTES + 5));
+            let reports = block.take();
+            let out: Vec<&[u8]> = reports.iter().map(|report| &*report.text).collect();
+            assert_eq!(out, texts);
+            let offsets: Vec<u64> = reports.iter().map(|report| report.position.offset).collect();
+            assert_eq!(offsets, [0, 1, 2, 3, 4]);
+            assert!(block.is_empty() && block.take().is_empty());
+        }
+    }
+
+    #[test]
+    fn reports_of_one_block_join_and_those_of_two_do_not() {
+        let mut block = Block::default();
+        put(&mut block, b"ab");
+        put(&mut block, b"c");
+        let first = block.take();
+        put(&mut block, b"d");
+        let second = block.take();
+        let mut whole = first[0].text.clone();
+        assert!(whole.join(&first[1].text));
+        assert_eq!(&*whole, b"abc");
+        assert_eq!(&*whole.shared(), b"abc");
+        assert!(!whole.join(&second[0].text), "of another chunk");
+        assert!(!first[0].text.clone().join(&first[0].text), "not behind it");
+    }
+
+    #[test]
+    fn memory_is_used_again_only_when_nobody_holds_what_was_in_it() {
+        let mut block = Block::default();
+        let text = vec![1; BLOCK_BYTES * 2 / 3];
+        let address = |report: &RawReport| report.text.as_ptr() as usize;
+        let mut chunk = |held: &mut Vec<RawReport>| {
+            put(&mut block, &text);
+            held.append(&mut block.take());
+            address(&held[held.len() - 1])
+        };
+        let mut held = Vec::new();
+        let addresses: Vec<usize> = (0..4).map(|_| chunk(&mut held)).collect();
+        assert!(held.iter().all(|report| *report.text == *vec![1; BLOCK_BYTES * 2 / 3]));
+        drop(held.drain(..));
+        assert_eq!(chunk(&mut held), addresses[0]);
+        assert_eq!(chunk(&mut held), addresses[1], "while the one before it is held");
+    }
+}

@@ -38,7 +38,8 @@ impl Text {
     /// Takes in what stands right behind it in its block; false if the other does not.
     pub fn join(&mut self, next: &Text) -> bool {
         // Both are alive: where they start and end in the same places, they are the same memory.
-        let same = self.block.as_ptr() == next.block.as_ptr() && self.block.len() == next.block.len();
+        let same =
+            self.block.as_ptr() == next.block.as_ptr() && self.block.len() == next.block.len();
         let joins = same && self.part.end == next.part.start;
         if joins {
             self.part.end = next.part.end;

@@ -98,7 +98,7 @@ const REPORTS_TOGETHER: usize = 64;
 /// Parts of what comes at once, at least, so that no core waits long for another.
 const PARTS_MIN: usize = 32;
 /// Rows that make a batch of their own.
-const ROWS_TOGETHER: usize = 1024;
+const ROWS_TOGETHER: usize = 512;
 
 /// Reports accepted in rows that are not durable yet.
 pub type Fresh = HashMap<ReportKey, Digest>;
@@ -224,7 +224,8 @@ impl Gathered {
                     match early.remove(&number) {
                         Some(decoded) => break decoded,
                         None => {
-                            let (other, decoded) = receive.recv().map_err(|_| MediationError::Lost)?;
+                            let (other, decoded) =
+                                receive.recv().map_err(|_| MediationError::Lost)?;
                             early.insert(other, decoded);
                         }
                     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayBuilder as _, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder,
-    ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayBuilder as _, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder,
+    Decimal128Builder, Int32Builder, Int64Builder, ListArray, RecordBatch, StringBuilder,
+    StructArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};

@@ -252,9 +252,7 @@ impl JournalWriter {
         let runtime = self.runtime.clone();
         let files = match written.take() {
             Some(files) => files,
-            None => {
-                runtime.block_on(self.journal.write(&commit.batch.rows))?
-            }
+            None => runtime.block_on(self.journal.write(&commit.batch.rows))?,
         };
         let appended =
             runtime.block_on(self.journal.commit_once(&files, &commit.fences, &commit.marks));

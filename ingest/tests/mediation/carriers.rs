@@ -120,7 +120,7 @@ fn what_stands_beside_a_report_is_kept_with_it() {
         .into_iter()
         .map(|item| match item {
             Item::Report(r) => {
-                (String::from_utf8(r.text).unwrap(), String::from_utf8(r.context).unwrap())
+                (String::from_utf8(r.text.to_vec()).unwrap(), String::from_utf8(r.context).unwrap())
             }
             Item::Ignored { .. } => panic!("nothing is ignored"),
         })

@@ -27,9 +27,7 @@ pub(super) fn read<R: Read>(
         Ok((Top::Other, _)) => out.ignored("a JSON document without a report", Vec::new()),
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
-        Err(Stop::Full) => {
-            out.report(window.data().trim_ascii_start(), None, Vec::new())
-        }
+        Err(Stop::Full) => out.report(window.data().trim_ascii_start(), None, Vec::new()),
         Err(stop) => refuse(stop, window, limits, out),
     }
 }
