@@ -345,6 +345,9 @@ pub struct FleetArgs {
     pub seed: u64,
     #[arg(long, value_enum, default_value = "mixed")]
     pub algorithm: FleetAlgorithm,
+    /// Length of the RSA keys
+    #[arg(long, value_enum, default_value = "2048", value_name = "BITS")]
+    pub rsa_bits: RsaBits,
     /// Instead of all that: so many product instances of each kind of fault, each in an account of its
     /// own; faults.csv says what has to be found, deliveries.csv how the folders are taken in
     #[arg(long, value_name = "N", conflicts_with = "brokers", value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -427,6 +430,14 @@ pub struct StreamArgs {
     /// Which unverifiable reports are accepted: accept-prepaid, accept or suspend
     #[arg(long, env = "RUMLEDGER_SIGNATURE_POLICY", value_name = "POLICY")]
     pub signature_policy: Option<SignaturePolicy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RsaBits {
+    #[value(name = "2048")]
+    Of2048,
+    #[value(name = "4096")]
+    Of4096,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use schemas::period::Period;
 use tokio::runtime::Runtime;
 
 use super::{book, ingest, ledger};
-use crate::cli::{DeliveryArgs, Failure, FleetAlgorithm, FleetArgs, KafkaArgs, Outcome};
+use crate::cli::{DeliveryArgs, Failure, FleetAlgorithm, FleetArgs, KafkaArgs, Outcome, RsaBits};
 use crate::config::Config;
 use crate::fleet;
 use crate::output;
@@ -29,6 +29,7 @@ pub fn run(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
         last_month: MONTHS[1].parse().map_err(|e: String| anyhow!(e))?,
         seed: 1,
         algorithm: FleetAlgorithm::Mixed,
+        rsa_bits: RsaBits::Of2048,
         duplicates: 6,
         broken: 4,
         per_file: 100,

@@ -12,10 +12,13 @@ use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use schemas::key::Algorithm;
 
 use super::rng::Rng;
+use crate::cli::RsaBits;
 
 /// Published on purpose, and worth nothing: they sign made-up reports only.
 const DEMO_RSA_KEYS: [&[u8]; 2] =
     [include_bytes!("demo-rsa-1.der"), include_bytes!("demo-rsa-2.der")];
+const DEMO_RSA_KEYS_4096: [&[u8]; 2] =
+    [include_bytes!("demo-rsa4096-1.der"), include_bytes!("demo-rsa4096-2.der")];
 
 /// SPKI DER of an Ed25519 key, before its 32 bytes (RFC 8410).
 const ED25519_SPKI: [u8; 12] =
@@ -33,8 +36,12 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub fn new(seed: u64) -> anyhow::Result<Keys> {
-        let rsa = DEMO_RSA_KEYS
+    pub fn new(seed: u64, rsa_bits: RsaBits) -> anyhow::Result<Keys> {
+        let rsa = match rsa_bits {
+            RsaBits::Of2048 => DEMO_RSA_KEYS,
+            RsaBits::Of4096 => DEMO_RSA_KEYS_4096,
+        };
+        let rsa = rsa
             .iter()
             .map(|der| {
                 RsaKeyPair::from_pkcs8(der).map_err(|e| anyhow!("a demo key is broken: {e}"))

@@ -121,7 +121,7 @@ impl Fleet {
             duplicates: args.duplicates,
             broken: args.broken,
             algorithm: args.algorithm,
-            keys: Keys::new(args.seed)?,
+            keys: Keys::new(args.seed, args.rsa_bits)?,
             start: first_month.bounds(&TimeZone::UTC).0,
             end,
             first_month,

@@ -145,7 +145,9 @@ impl Reader<'_> {
 impl Sink for Reader<'_> {
     fn report(&mut self, found: Found<'_>) -> bool {
         self.block.push(found);
-        let is_full = self.block.len() >= CHUNK_REPORTS || self.block.bytes() >= CHUNK_BYTES;
+        // Not much more than is wanted in one commit.
+        let reports_max = CHUNK_REPORTS.min(self.settings.flush.rows_max);
+        let is_full = self.block.len() >= reports_max || self.block.bytes() >= CHUNK_BYTES;
         !is_full || self.hand_on()
     }
 

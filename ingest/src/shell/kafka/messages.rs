@@ -29,6 +29,7 @@ struct Chunk {
     documents: Vec<Document>,
     last: HashMap<Partition, Offset>,
     reports: usize,
+    reports_max: usize,
     bytes: usize,
     /// No message waits.
     dry: bool,
@@ -37,7 +38,7 @@ struct Chunk {
 impl Chunk {
     fn is_over(&self) -> bool {
         self.dry
-            || self.reports >= CHUNK_REPORTS
+            || self.reports >= self.reports_max
             || self.taken.len() >= CHUNK_REPORTS
             || self.bytes >= CHUNK_BYTES
     }
@@ -56,6 +57,8 @@ impl Shell<'_> {
             documents: Vec::new(),
             last: HashMap::new(),
             reports: 0,
+            // Not much more than is wanted in one commit.
+            reports_max: CHUNK_REPORTS.min(self.settings.flush.rows_max),
             bytes: 0,
             dry: false,
         };
