@@ -46,14 +46,16 @@ def bare(folder, threads):
 def verify(options, table):
     """Ingest with signatures against bare verification of the same signatures, two threads each."""
     for algorithm in MUST:
-        folder = clean_fleet(algorithm, options.reports)
+        # Signing takes a hundred times as long as checking.
+        reports = options.reports // 4 if algorithm == "RS256-4096" else options.reports
+        folder = clean_fleet(algorithm, reports)
         at_best, whole, cpu = [], [], []
         for _ in range(options.rounds):
             verified, seconds = bare(folder, 2)
             with Place() as place:
                 ran = ingest(place / "lake", folder, cores=2)
             said = counts(ran)
-            assert said["received"] == said["accepted"] == options.reports, said
+            assert said["received"] == said["accepted"] == reports, said
             assert said["verified"] == verified, (said, verified)
             at_best.append(seconds)
             whole.append(ran.wall)
@@ -61,9 +63,9 @@ def verify(options, table):
         ratio = median(at_best) / median(whole)
         table.add(
             f"ingest against bare verification, {algorithm}, files, 2 cores", f"{ratio:.2f}", f"{MUST[algorithm]:.2f}",
-            f"{options.reports / median(whole):,.0f} reports/s ({verified / median(at_best):,.0f} signatures/s bare); "
-            f"{1e6 * median(cpu) / options.reports:.1f} us CPU a report, "
-            f"{1e6 * (2 * median(whole) - 2 * median(at_best)) / options.reports:.1f} us of the machine beside verification",
+            f"{reports / median(whole):,.0f} reports/s ({verified / median(at_best):,.0f} signatures/s bare); "
+            f"{1e6 * median(cpu) / reports:.1f} us CPU a report, "
+            f"{1e6 * (2 * median(whole) - 2 * median(at_best)) / reports:.1f} us of the machine beside verification",
             f"{spread(whole):.0f}%",
         )
 

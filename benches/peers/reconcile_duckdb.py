@@ -51,9 +51,10 @@ reached AS (
     FROM claim
 ),
 island AS (
-    SELECT *, count(*) FILTER (before IS NULL OR s >= before) OVER (
-        PARTITION BY pair, item ORDER BY s ROWS UNBOUNDED PRECEDING) AS number
-    FROM reached
+    -- Of claims that start together one starts the island: it has to come first here too.
+    SELECT *, count(*) FILTER (starts) OVER (
+        PARTITION BY pair, item ORDER BY s, starts DESC ROWS UNBOUNDED PRECEDING) AS number
+    FROM (SELECT *, before IS NULL OR s >= before AS starts FROM reached)
 ),
 sized AS (
     SELECT *, count(*) OVER (PARTITION BY pair, item, number) AS together FROM island

@@ -19,7 +19,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{Expr, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::Table;
-use schemas::book::Book;
+use schemas::book::{Book, NamedTable};
 use schemas::merkle::Hash;
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
@@ -94,7 +94,7 @@ pub async fn register_tables(
     journal_table: Option<&Table>,
     ledger_table: Option<&Table>,
     (trust_codes, documents): (Option<&Table>, Option<&Table>),
-    book: &Book,
+    book: &[NamedTable],
 ) -> Result<()> {
     register(session, "stored_journal", journal_table, &journal::SCHEMA).await?;
     register(session, "stored_ledger", ledger_table, &ledger::SCHEMA).await?;
@@ -109,8 +109,8 @@ pub async fn register_tables(
         let view = session.sql(query).await?.into_view();
         session.register_table(name, view)?;
     }
-    for table in schemas::book::as_tables(book)? {
-        let rows = MemTable::try_new(table.rows.schema(), vec![vec![table.rows]])?;
+    for table in book {
+        let rows = MemTable::try_new(table.rows.schema(), vec![vec![table.rows.clone()]])?;
         session.register_table(table.name, Arc::new(rows))?;
     }
     Ok(())

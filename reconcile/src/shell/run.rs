@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::tz::TimeZone;
 use lake::{Appended, Lake, StoredBook, Table, load_book};
-use schemas::book::AccountId;
+use schemas::book::{AccountId, NamedTable, as_tables};
 use schemas::ledger::Line;
 use schemas::period::{EpochSeconds, Period};
 use schemas::{journal, ledger as ledger_table};
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub trust_codes: Option<Table>,
     pub documents: Option<Table>,
     pub book: Arc<StoredBook>,
+    /// The book's tables, made when they are first asked for: books seldom change.
+    pub(super) book_tables: Arc<OnceLock<Vec<NamedTable>>>,
     /// Of the ledger, only what it held before this version.
     pub before: Option<u64>,
 }
@@ -49,6 +51,7 @@ impl Snapshot {
             trust_codes: lake.table(schemas::trust::TABLE).await?,
             documents: lake.table(schemas::document::TABLE).await?,
             journal: lake.table(journal::TABLE).await?,
+            book_tables: Arc::default(),
             before: None,
         })
     }
@@ -90,6 +93,7 @@ impl Snapshot {
             trust_codes: None,
             documents: None,
             journal,
+            book_tables: Arc::default(),
             before: Some(run.ledger_version),
         }
     }
@@ -125,12 +129,19 @@ impl Snapshot {
         &self,
         session: &datafusion::prelude::SessionContext,
     ) -> Result<()> {
+        let book = match self.book_tables.get() {
+            Some(tables) => tables,
+            None => {
+                let tables = as_tables(&self.book.book)?;
+                self.book_tables.get_or_init(|| tables)
+            }
+        };
         engine::register_tables(
             session,
             self.journal.as_ref(),
             self.ledger.as_ref(),
             (self.trust_codes.as_ref(), self.documents.as_ref()),
-            &self.book.book,
+            book,
         )
         .await
     }
@@ -155,6 +166,7 @@ impl Snapshot {
         }
         if lake::book_version(lake).await? != self.book.version {
             self.book = Arc::new(load_book(lake, None).await?);
+            self.book_tables = Arc::default();
         }
         Ok(self.standing()? != before || self.others() != others_before)
     }
