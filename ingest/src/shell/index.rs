@@ -7,11 +7,13 @@
 //! away and read anew. Memory is bounded whatever its size.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type};
 use aws_lc_rs::digest::{Context, SHA256};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use fjall::compaction::Leveled;
 use fjall::config::{
     BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PinningPolicy,
 };
@@ -27,6 +29,10 @@ use crate::core::mediate::Probe;
 const CACHE_BYTES: u64 = 4 << 20;
 /// The memtable of a keyspace goes to disk at this size.
 const MEMTABLE_BYTES: u64 = 4 << 20;
+/// Keys come in no order, so a merge of what is new rewrites most of what is there: it is worth its while
+/// only when there is much of it. Until then a probe asks the filters of so many small tables.
+const TABLES_UNMERGED: u8 = 12;
+const TABLE_BYTES: u64 = 16 << 20;
 /// The store's own journal, read again when it is opened; the smallest that the store takes.
 const STORE_JOURNAL_BYTES: u64 = 64 << 20;
 /// Bytes of a payload's digest that are held: two payloads that agree in them are beyond anybody's
@@ -170,6 +176,11 @@ impl Index {
         let options = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(MEMTABLE_BYTES)
+                .compaction_strategy(Arc::new(
+                    Leveled::default()
+                        .with_l0_threshold(TABLES_UNMERGED)
+                        .with_table_target_size(TABLE_BYTES),
+                ))
                 .filter_policy(FilterPolicy::new(filters.clone()))
                 .data_block_size_policy(BlockSizePolicy::new([4 << 10, 4 << 10, 16 << 10]))
                 .filter_block_pinning_policy(PinningPolicy::all(true))
