@@ -204,7 +204,7 @@ fn committing(c: &mut Criterion) {
     let mut journal = desk.journal.clone();
     group.bench_function("write and commit", |b| {
         b.iter_batched(
-            || vec![rows.clone()],
+            || rows.clone(),
             |rows| desk.runtime.block_on(journal.append_once(&rows)).unwrap(),
             BatchSize::PerIteration,
         );

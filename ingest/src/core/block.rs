@@ -40,7 +40,15 @@ pub struct Block {
     full: VecDeque<BytesMut>,
     /// Bytes that were taken last: about as many are to come.
     taken: usize,
-    found: Vec<(Position, Range<usize>, Option<(Reason, String)>, Vec<u8>)>,
+    held: Vec<Held>,
+}
+
+/// A report whose bytes are in the block.
+struct Held {
+    position: Position,
+    part: Range<usize>,
+    refused: Option<(Reason, String)>,
+    context: Vec<u8>,
 }
 
 impl Block {
@@ -53,7 +61,7 @@ impl Block {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(text);
-        self.found.push((position, start..start + text.len(), refused, context));
+        self.held.push(Held { position, part: start..start + text.len(), refused, context });
     }
 
     /// Makes room, if it can be in memory that is free again.
@@ -78,12 +86,12 @@ impl Block {
     /// Reports gathered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.found.len()
+        self.held.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.held.is_empty()
     }
 
     /// Bytes gathered.
@@ -96,16 +104,13 @@ impl Block {
     pub fn take(&mut self) -> Vec<RawReport> {
         self.taken = self.bytes.len();
         let block = self.bytes.split().freeze();
-        let found = std::mem::take(&mut self.found);
-        found
-            .into_iter()
-            .map(|(position, part, refused, context)| RawReport {
-                position,
-                text: Text::new(block.clone(), part),
-                refused,
-                context,
-            })
-            .collect()
+        let report = |Held { position, part, refused, context }| RawReport {
+            position,
+            text: Text::new(block.clone(), part),
+            refused,
+            context,
+        };
+        std::mem::take(&mut self.held).into_iter().map(report).collect()
     }
 }
 

@@ -126,6 +126,7 @@ pub struct Batch {
 }
 
 /// A report between decoding and its disposition.
+#[allow(clippy::large_enum_variant, reason = "nearly all are good, and none lives long")]
 pub(super) enum Decoded {
     Good { report: DecodedReport, key: ReportKey, probe: Probe, checked: Option<Checked> },
     Refused(Box<RefusedReport>),
