@@ -108,7 +108,6 @@ pub struct Gathered {
     /// Those of each disposition by themselves, as the journal has them; or all in their order.
     open: Vec<Rows>,
     done: Vec<RecordBatch>,
-    rows: usize,
     bytes: usize,
     fresh: Fresh,
     summary: Summary,
@@ -149,7 +148,6 @@ impl Gathered {
         Gathered {
             open: std::iter::repeat_with(Rows::default).take(parts).collect(),
             done: Vec::new(),
-            rows: 0,
             bytes: 0,
             fresh: Fresh::default(),
             summary: Summary::default(),
@@ -159,12 +157,12 @@ impl Gathered {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.len() == 0
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows
+        usize::try_from(self.summary.received).unwrap_or(usize::MAX)
     }
 
     /// Bytes of raw evidence.
@@ -239,8 +237,7 @@ impl Gathered {
         if self.open.len() > 1 {
             for rows in &mut self.open {
                 if rows.len() >= ROWS_TOGETHER {
-                    let next = Rows::like(rows);
-                    self.done.push(std::mem::replace(rows, next).finish()?);
+                    self.done.push(rows.finish()?);
                 }
             }
         }
@@ -281,7 +278,6 @@ impl Gathered {
             let bytes = rows.bytes();
             rows.push(&Row { arrival, readings: &readings, judged: &judged })?;
             self.bytes += rows.bytes() - bytes;
-            self.rows += 1;
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayBuilder as _, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder,
-    Decimal128Builder, Int32Builder, Int64Builder, ListArray, RecordBatch, StringBuilder,
-    StructArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder,
+    Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
@@ -136,31 +136,6 @@ fn micros(seconds: EpochSeconds) -> i64 {
 }
 
 impl Rows {
-    /// Room for as much as others hold.
-    #[must_use]
-    pub fn like(other: &Rows) -> Rows {
-        let text = |like: &StringBuilder| {
-            StringBuilder::with_capacity(like.len(), like.values_slice().len())
-        };
-        let rows = other.len();
-        Rows {
-            texts: std::array::from_fn(|i| text(&other.texts[i])),
-            report_id: Decimal128Builder::with_capacity(rows),
-            layout: Int32Builder::with_capacity(rows),
-            utility: BooleanBuilder::with_capacity(rows),
-            received_at: Vec::with_capacity(rows),
-            usage_start: Vec::with_capacity(rows),
-            usage_end: Vec::with_capacity(rows),
-            partition: Int32Builder::with_capacity(rows),
-            offset: Int64Builder::with_capacity(rows),
-            metric: text(&other.metric),
-            start: Vec::with_capacity(other.start.len()),
-            end: Vec::with_capacity(other.end.len()),
-            value: Int64Builder::with_capacity(other.start.len()),
-            ..Rows::default()
-        }
-    }
-
     #[must_use]
     pub fn len(&self) -> usize {
         self.received_at.len()
