@@ -71,12 +71,11 @@ scale reports="100000":
 
 # Stages, then the whole path against bare verification; the table of benches/BASELINE.md
 bench *args:
-    cargo build --release --locked
-    cargo build --release --locked -p benches
-    cargo bench --locked -p benches --bench stages
+    cargo build --release --locked --workspace
+    "${CARGO_TARGET_DIR:-target}"/release/stages --bench
     python3 benches/end_to_end.py {{args}}
 
 # The same work by Python, DuckDB and Polars, from PyPI in an environment of their own
 bench-peers *args:
-    cargo build --release --locked
+    cargo build --release --locked --workspace
     python3 benches/peers.py {{args}}

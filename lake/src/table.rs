@@ -71,6 +71,8 @@ pub struct Written {
 pub struct Changes {
     /// Paths of data files of the newest version that hold all rows that are new, and maybe others.
     pub added: Vec<String>,
+    /// Paths of data files that some commit took away, whose rows are not known to be in others as they were.
+    pub removed: Vec<String>,
 }
 
 pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<StructField>> {
@@ -420,10 +422,10 @@ impl Table {
             });
             let moved = changes.added.len() < before;
             for action in actions {
-                if let Action::Add(add) = action
-                    && (add.data_change || moved)
-                {
-                    changes.added.push(add.path);
+                match action {
+                    Action::Add(add) if add.data_change || moved => changes.added.push(add.path),
+                    Action::Remove(gone) if gone.data_change => changes.removed.push(gone.path),
+                    _ => {}
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod groups;
 mod history;
+mod since;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::core::timeline::{Claim, ReportFacts};
 
 pub(crate) use groups::{alone, read_groups};
 pub use history::read_history;
+pub(crate) use since::read_reporters;
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
@@ -133,6 +135,8 @@ pub struct Evidence {
     suspended: Option<Expr>,
     /// Usage that is taken as if it had been reported.
     fills: Arc<[Fill]>,
+    /// The PIs whose reports are read; `None` for all.
+    pis: Option<Arc<HashSet<Udi>>>,
 }
 
 /// Time in which usage of a tag is taken to have stayed as it was before.
@@ -199,6 +203,7 @@ impl Evidence {
             only: None,
             suspended: None,
             fills: Arc::default(),
+            pis: None,
         })
     }
 
@@ -272,10 +277,17 @@ impl Evidence {
             pis.iter().filter_map(|udi| self.lookup.groups.get(udi).copied()).collect();
         let mates = self.lookup.groups.iter().filter(|(_, group)| groups.contains(group));
         pis.extend(mates.map(|(udi, _)| udi.clone()));
+        Ok(self.of_pis(pis.into_iter().collect()))
+    }
+
+    /// Reads only the reports of some PIs; of the PI groups that matter these are all members.
+    #[must_use]
+    pub fn of_pis(self, pis: HashSet<Udi>) -> Evidence {
         let serials: BTreeSet<&str> = pis.iter().map(|udi| udi.serial.as_str()).collect();
         let serials = serials.into_iter().map(lit).collect();
-        let only = Some(col("udi_serial").in_list(serials, false));
-        Ok(Evidence { only, ..self })
+        let of_serials = col("udi_serial").in_list(serials, false);
+        let only = self.only.map_or(of_serials.clone(), |only| only.and(of_serials));
+        Evidence { only: Some(only), pis: Some(Arc::new(pis)), ..self }
     }
 
     /// Calls `each` with all claims that touch `[from, to)`, the groups whole. Where they are too many
@@ -342,8 +354,9 @@ impl Evidence {
         let mut running = JoinSet::new();
         for mut rows in query.execute_stream_partitioned().await? {
             let (lookup, held) = (Arc::clone(&self.lookup), Arc::clone(&held));
+            let only = self.pis.clone();
             running.spawn(async move {
-                let mut collector = Collector { lookup, from, to, part, pis: Vec::new() };
+                let mut collector = Collector { lookup, only, from, to, part, pis: Vec::new() };
                 let mut claims = Claims::default();
                 while let Some(batch) = rows.next().await {
                     let more = collector.take(&batch?, &mut claims)?;
@@ -437,10 +450,12 @@ fn seconds_of(column: &ArrayRef) -> Result<Vec<EpochSeconds>> {
 /// Makes claims of rows of [`CLAIM_COLUMNS`].
 struct Collector {
     lookup: Arc<Lookup>,
+    /// As [`Evidence::of_pis`]. Another PI may have a serial number of theirs.
+    only: Option<Arc<HashSet<Udi>>>,
     from: EpochSeconds,
     to: EpochSeconds,
     part: Part,
-    /// Of each PI by its number: its group, or `None` if that belongs to another part.
+    /// Of each PI by its number: its group, or `None` if that is not read, or belongs to another part.
     pis: Vec<Option<Group>>,
 }
 
@@ -487,6 +502,9 @@ impl Collector {
     }
 
     fn group_of(&self, udi: &Udi, pi: Number) -> Option<Group> {
+        if self.only.as_ref().is_some_and(|only| !only.contains(udi)) {
+            return None;
+        }
         let several = self.lookup.groups.get(udi).copied();
         self.part.holds(udi, several).then(|| several.map_or(Group::Alone(pi), Group::Several))
     }

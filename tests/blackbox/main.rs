@@ -10,6 +10,7 @@ mod disputes;
 mod evidence;
 mod kill;
 mod memo;
+mod part;
 mod queries;
 mod rules;
 mod serve;

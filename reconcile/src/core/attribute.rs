@@ -1,7 +1,7 @@
 //! Whose usage it is: account, pool and subscription of what wins at an instant (contract 3.3, 3.4),
 //! or the exception that it is (contract 3.10).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemas::book::Span;
 use schemas::ledger::Pool;
@@ -121,6 +121,17 @@ pub struct Usage<'r, 'b> {
     /// The key that was used last: one stretch of a device follows the other.
     last: Option<(UsageKey, usize)>,
     exceptions: Exceptions,
+    /// PIs of which some usage has no account, or no item that the catalogue knows.
+    unattributed: HashSet<Udi>,
+}
+
+/// What was used in a period.
+#[derive(Debug, Default)]
+pub struct Used {
+    pub keys: BTreeMap<UsageKey, KeyUsage>,
+    pub exceptions: Exceptions,
+    /// PIs of which some usage has no account, or no item that the catalogue knows.
+    pub unattributed: HashSet<Udi>,
 }
 
 /// Steps of one key are summed up when there are this many more of them.
@@ -140,6 +151,7 @@ impl<'r, 'b> Usage<'r, 'b> {
             kept: None,
             last: None,
             exceptions: Exceptions::new(),
+            unattributed: HashSet::new(),
         }
     }
 
@@ -151,11 +163,14 @@ impl<'r, 'b> Usage<'r, 'b> {
 
     /// What was used of each key, and what could not be attributed.
     #[must_use]
-    pub fn finish(self) -> (BTreeMap<UsageKey, KeyUsage>, Exceptions) {
+    pub fn finish(self) -> Used {
         let mut used = self.used;
-        let by_key =
-            self.keys.into_iter().map(|(key, i)| (key, std::mem::take(&mut used[i]))).collect();
-        (by_key, self.exceptions)
+        let by_key = self.keys.into_iter().map(|(key, i)| (key, std::mem::take(&mut used[i])));
+        Used {
+            keys: by_key.collect(),
+            exceptions: self.exceptions,
+            unattributed: self.unattributed,
+        }
     }
 
     /// Adds all of another part of the same period.
@@ -180,6 +195,7 @@ impl<'r, 'b> Usage<'r, 'b> {
         for (key, seconds) in other.exceptions {
             *self.exceptions.entry(key).or_default() += seconds;
         }
+        self.unattributed.extend(other.unattributed);
     }
 
     /// Adds what one group used of one item.
@@ -187,7 +203,7 @@ impl<'r, 'b> Usage<'r, 'b> {
         for stretch in won {
             let report = Named { facts: &facts[stretch.report], names };
             if self.reference.catalog_entry(report.tag()).is_none() {
-                self.except(None, "", item, ExceptionReason::NotInCatalog, stretch);
+                self.leave(item, ExceptionReason::NotInCatalog, stretch, report);
                 continue;
             }
             self.by_account(item, stretch, report);
@@ -237,7 +253,7 @@ impl<'r, 'b> Usage<'r, 'b> {
         for (part, account) in split(stretch, spans) {
             match account.or(from_headers) {
                 Some(account) => self.by_subscription(item, &part, report, account),
-                None => self.except(None, "", item, ExceptionReason::AccountUnknown, &part),
+                None => self.leave(item, ExceptionReason::AccountUnknown, &part, report),
             }
         }
     }
@@ -316,6 +332,14 @@ impl<'r, 'b> Usage<'r, 'b> {
         });
         self.last = Some((key, at));
         at
+    }
+
+    /// Usage of no account.
+    fn leave(&mut self, item: &str, reason: ExceptionReason, stretch: &Won, report: Named<'_>) {
+        self.except(None, "", item, reason, stretch);
+        if !self.unattributed.contains(report.udi()) {
+            self.unattributed.insert(report.udi().clone());
+        }
     }
 
     fn except(

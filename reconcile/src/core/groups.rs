@@ -1,6 +1,6 @@
 //! PI groups: UDIs that an accepted report names together (contract 3.1).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemas::udi::Udi;
 
@@ -58,6 +58,16 @@ impl Groups {
     fn unite(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         self.parent[a.max(b)] = a.min(b);
+    }
+
+    /// The members of each group.
+    #[must_use]
+    pub fn members(self) -> Vec<Vec<Udi>> {
+        let mut by_number: BTreeMap<u64, Vec<Udi>> = BTreeMap::new();
+        for (udi, number) in self.finish() {
+            by_number.entry(number).or_default().push(udi);
+        }
+        by_number.into_values().collect()
     }
 
     /// Every UDI that was named together with others, and the number of its group.

@@ -5,6 +5,7 @@
 
 pub mod adjust;
 pub mod attribute;
+pub mod changed;
 pub mod charge;
 pub mod claims;
 pub mod coverage;

@@ -9,7 +9,8 @@ use schemas::ledger::{Charge, Pool};
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
 
-use super::run::{Snapshot, compute, usage_of};
+use super::plan::{compute, usage_of};
+use super::run::Snapshot;
 use super::suspense;
 use crate::ReconcileError;
 use crate::core::attribute::{UsageKey, compact};
@@ -321,8 +322,9 @@ impl<'s> Compliance<'s> {
         let mut all = Vec::new();
         for (period, accounts) in periods {
             let months = self.reference.months(period);
-            let (usage, _) =
-                usage_of(&self.evidence, &self.reference, &months, period, None).await?;
+            let of_month = (&months[..], period);
+            let usage =
+                usage_of(&self.evidence, &self.reference, of_month, None, &mut |_| {}).await?.keys;
             for (key, mut used) in usage {
                 if key.pool != Pool::Prepaid || !accounts.contains(&key.account) {
                     continue;

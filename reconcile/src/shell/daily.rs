@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemas::book::Span;
 use schemas::period::{EpochSeconds, Period};
 
-use super::run::{Snapshot, usage_of};
+use super::plan::usage_of;
+use super::run::Snapshot;
 use crate::ReconcileError;
 use crate::core::attribute::compact;
 use crate::core::charge::{pieces, purchased};
@@ -35,7 +36,8 @@ pub async fn daily(
     let reference = Reference::new(book);
     let months = reference.months(period);
     let evidence = Evidence::prepare(snapshot.journal.as_ref(), book).await?;
-    let (used, _) = usage_of(&evidence, &reference, &months, period, None).await?;
+    let of_month = (&months[..], period);
+    let used = usage_of(&evidence, &reference, of_month, None, &mut |_| {}).await?.keys;
     let mut customers: BTreeMap<String, Vec<Day>> = BTreeMap::new();
     for (key, mut used) in used {
         compact(&mut used.steps);

@@ -18,7 +18,8 @@ use tokio::runtime::Handle;
 
 use super::groups::groups_of;
 use super::ledger::{self, Run};
-use super::run::{Snapshot, usage_of};
+use super::plan::usage_of;
+use super::run::Snapshot;
 use crate::ReconcileError;
 use crate::core::attribute::{CountedReport, KeyUsage, UsageKey, compact};
 use crate::core::charge::{pieces, purchased, segments};
@@ -182,8 +183,8 @@ async fn explain_by(
     let Some((segment, price)) = segment else {
         return Ok(vanished(line, earlier));
     };
-    let (mut used, _) =
-        usage_of(&evidence, &reference, &months, line.service_period, Some(&key)).await?;
+    let of_month = (&months[..], line.service_period);
+    let mut used = usage_of(&evidence, &reference, of_month, Some(&key), &mut |_| {}).await?.keys;
     let is_due = used.contains_key(&key)
         || (*pool == Pool::Postpaid
             && reference.committed().any(|(a, id, i)| {

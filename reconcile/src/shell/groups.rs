@@ -86,16 +86,13 @@ fn digest_of(alone: &HashSet<Udi>) -> String {
 
 /// That it cannot be kept costs the next one its time, and nothing else.
 fn keep(path: &Path, journal: String, version: u64, alone: String, groups: &Groups) {
-    let mut by_number: std::collections::BTreeMap<u64, Vec<(String, String)>> = Default::default();
-    for (udi, number) in groups.clone().finish() {
-        by_number.entry(number).or_default().push((udi.pid, udi.serial));
-    }
+    let members = |of: Vec<Udi>| of.into_iter().map(|udi| (udi.pid, udi.serial)).collect();
     let kept = Kept {
         rumledger: env!("CARGO_PKG_VERSION").to_owned(),
         journal,
         version,
         alone,
-        groups: by_number.into_values().collect(),
+        groups: groups.clone().members().into_iter().map(members).collect(),
     };
     if let Err(error) = memo::put(path, &kept) {
         tracing::debug!(%error, path = %path.display(), "the groups are not kept");

@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lake::{Lake, book_stands_at};
-use schemas::book::Book;
+use schemas::book::{AccountId, Book};
 use schemas::period::{EpochSeconds, Period};
+use schemas::udi::Udi;
 use schemas::{journal, ledger as ledger_table};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::run::ExceptionRow;
 use crate::ReconcileError;
 use crate::core::attribute::ExceptionReason;
+use crate::core::changed::Bearing;
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
@@ -54,6 +57,29 @@ struct Memo {
     exceptions: Vec<StoredException>,
 }
 
+/// [`Bearing`], with PID and serial of each PI.
+#[derive(Serialize, Deserialize)]
+struct StoredBearing {
+    /// That of the memo that it belongs to.
+    standing: Standing,
+    groups: Vec<Vec<StoredUdi>>,
+    /// Smart Account, Virtual Account, and the PIs whose headers name them.
+    named: Vec<(String, String, Vec<StoredUdi>)>,
+    unattributed: Vec<StoredUdi>,
+}
+
+type StoredUdi = (String, String);
+
+fn stored(udis: impl IntoIterator<Item = Udi>) -> Vec<StoredUdi> {
+    let mut all: Vec<StoredUdi> = udis.into_iter().map(|udi| (udi.pid, udi.serial)).collect();
+    all.sort_unstable();
+    all
+}
+
+fn udis<C: FromIterator<Udi>>(stored: Vec<StoredUdi>) -> C {
+    stored.into_iter().map(|(pid, serial)| Udi { pid, serial }).collect()
+}
+
 #[derive(Serialize, Deserialize)]
 struct StoredException {
     smart_account: String,
@@ -68,6 +94,10 @@ fn path(cache_dir: &Path, period: Period) -> PathBuf {
     cache_dir.join("reconcile").join(format!("{period}.json"))
 }
 
+fn bearing_path(cache_dir: &Path, period: Period) -> PathBuf {
+    cache_dir.join("reconcile").join(format!("{period}.bearing.json"))
+}
+
 /// The exceptions of a period, if a run has found that nothing is to be posted and nothing it stood
 /// on has changed since. The lake is asked only where something is remembered.
 ///
@@ -78,19 +108,41 @@ pub async fn recall(
     cache_dir: &Path,
     period: Period,
 ) -> Result<Option<Vec<ExceptionRow>>> {
-    let memo = std::fs::read(path(cache_dir, period)).ok();
-    let Some(memo) = memo.and_then(|bytes| serde_json::from_slice::<Memo>(&bytes).ok()) else {
-        return Ok(None);
-    };
-    let same = memo.rumledger == env!("CARGO_PKG_VERSION")
-        && memo.standing == Standing::now(lake).await?
+    let Some((then, exceptions)) = load(cache_dir, period) else { return Ok(None) };
+    Ok((then == Standing::now(lake).await?).then_some(exceptions))
+}
+
+/// Where the tables stood when a period's ledger was as its usage had it, and the exceptions then; `None`
+/// where that is not remembered, or was found in another way than this program would on this machine.
+#[must_use]
+pub fn load(cache_dir: &Path, period: Period) -> Option<(Standing, Vec<ExceptionRow>)> {
+    let memo: Memo = read(&path(cache_dir, period))?;
+    let holds = memo.rumledger == env!("CARGO_PKG_VERSION")
         && memo.zones.iter().all(|(name, known)| {
             TimeZone::get(name).is_ok_and(|zone| transitions(&zone, period) == *known)
         });
-    if !same {
-        return Ok(None);
+    let rows: Option<Vec<_>> = memo.exceptions.into_iter().map(|row| row.row(period)).collect();
+    rows.filter(|_| holds).map(|rows| (memo.standing, rows))
+}
+
+/// What the run stood on that left the memo.
+#[must_use]
+pub fn load_bearing(cache_dir: &Path, period: Period, of: &Standing) -> Option<Bearing> {
+    let kept: StoredBearing = read(&bearing_path(cache_dir, period))?;
+    if kept.standing != *of {
+        return None;
     }
-    Ok(memo.exceptions.into_iter().map(|stored| stored.row(period)).collect())
+    let named = kept.named.into_iter();
+    let named = named.map(|(smart, virtual_, of)| (AccountId { smart, virtual_ }, udis(of)));
+    Some(Bearing {
+        groups: kept.groups.into_iter().map(udis).collect(),
+        named: named.collect(),
+        unattributed: udis(kept.unattributed),
+    })
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// Keeps what a run found. That it cannot be kept costs the next run its time, and nothing else.
@@ -100,12 +152,20 @@ pub fn keep(
     standing: Standing,
     book: &Book,
     exceptions: &[ExceptionRow],
+    bearing: Bearing,
 ) {
     let zones = book
         .accounts
         .iter()
         .map(|account| (account.zone_name.clone(), transitions(&account.zone, period)))
         .collect();
+    let named = bearing.named.into_iter();
+    let kept = StoredBearing {
+        standing: standing.clone(),
+        groups: bearing.groups.into_iter().map(stored).collect(),
+        named: named.map(|(id, udis)| (id.smart, id.virtual_, stored(udis))).collect(),
+        unattributed: stored(bearing.unattributed),
+    };
     let memo = Memo {
         rumledger: env!("CARGO_PKG_VERSION").to_owned(),
         standing,
@@ -113,7 +173,8 @@ pub fn keep(
         exceptions: exceptions.iter().map(StoredException::of).collect(),
     };
     let path = path(cache_dir, period);
-    if let Err(error) = put(&path, &memo) {
+    let put_both = put(&bearing_path(cache_dir, period), &kept).and_then(|()| put(&path, &memo));
+    if let Err(error) = put_both {
         tracing::debug!(%error, path = %path.display(), "what the run found is not kept");
     }
 }

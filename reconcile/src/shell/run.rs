@@ -1,10 +1,8 @@
 //! Runs: reconcile, statement, exceptions. Each pins the versions that it reads.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use jiff::tz::TimeZone;
 use lake::{Appended, Lake, StoredBook, Table, load_book};
 use schemas::book::{AccountId, NamedTable, as_tables};
 use schemas::ledger::Line;
@@ -13,13 +11,10 @@ use schemas::{journal, ledger as ledger_table};
 
 use super::ledger::{self, Run, Versions};
 use super::memo::{self, Standing};
+use super::plan::{compute, plan, plan_account, plan_anew};
 use crate::ReconcileError;
-use crate::core::adjust::{Ledger, adjust};
-use crate::core::attribute::{Exceptions, KeyUsage, Usage, UsageKey};
-use crate::core::charge::{Charges, charges};
-use crate::core::claims::Claims;
-use crate::core::reference::{Month, Reference};
-use crate::core::timeline::{Claim, max_join};
+use crate::core::attribute::Exceptions;
+use crate::core::reference::Reference;
 use crate::engine::{self, Evidence};
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
@@ -102,7 +97,7 @@ impl Snapshot {
         Versions { journal: self.journal.as_ref().map(Table::version), book: self.book.version }
     }
 
-    fn standing(&self) -> Result<Standing> {
+    pub(super) fn standing(&self) -> Result<Standing> {
         let at = |table: &Option<Table>| table.as_ref().map_or(Ok(String::new()), Table::stands_at);
         Ok(Standing {
             journal: at(&self.journal)?,
@@ -214,73 +209,15 @@ impl ExceptionRow {
     }
 }
 
-/// Computes the targets of a period from what the snapshot holds.
-pub(super) async fn compute(
-    evidence: &Evidence,
-    reference: &Reference<'_>,
-    period: Period,
-) -> Result<Charges> {
-    let months = reference.months(period);
-    let (steps, exceptions) = usage_of(evidence, reference, &months, period, None).await?;
-    Ok(charges(reference, &months, steps, exceptions)?)
-}
-
-/// What was used of each key in a period; of one key also the reports that count.
-pub(super) async fn usage_of(
-    evidence: &Evidence,
-    reference: &Reference<'_>,
-    months: &[Month],
-    period: Period,
-    kept: Option<&UsageKey>,
-) -> Result<(BTreeMap<UsageKey, KeyUsage>, Exceptions)> {
-    let utc = Month::new(period, &TimeZone::UTC).span;
-    let from = months.iter().map(|m| m.span.start).chain([utc.start]).min().unwrap_or(utc.start);
-    let to = months.iter().map(|m| m.span.end).chain([utc.end]).max().unwrap_or(utc.end);
-    let start = || Usage::new(reference, months, utc).keeping(kept);
-    let usage =
-        evidence.claims(from, to, start, |usage, claims| attribute(usage, &claims, &start)).await?;
-    Ok(usage.finish())
-}
-
-/// Adds the usage of claims, on all cores: sums do not depend on the order.
-fn attribute<'r, 'b: 'r>(
-    usage: &mut Usage<'r, 'b>,
-    claims: &Claims,
-    start: &(impl Fn() -> Usage<'r, 'b> + Sync),
-) {
-    let groups = claims.groups();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let of_groups = |part: &[(&str, &[Claim])]| {
-        let mut usage = start();
-        for (item, of_group) in part {
-            let won = max_join(of_group, &claims.facts, &claims.names);
-            usage.add(item, &won, &claims.facts, &claims.names);
-        }
-        usage
-    };
-    let of_groups = &of_groups;
-    std::thread::scope(|scope| {
-        let parts = groups.chunks(groups.len().div_ceil(cores).max(1));
-        let running: Vec<_> = parts.map(|part| scope.spawn(move || of_groups(part))).collect();
-        for part in running {
-            match part.join() {
-                Ok(part) => usage.merge(part),
-                // A bug: what it printed is all that can be said.
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
-}
-
-fn exception_rows(
+pub(super) fn exception_rows(
     exceptions: &Exceptions,
     reference: &Reference<'_>,
     period: Period,
-    only: Option<usize>,
+    speaks_of: impl Fn(Option<usize>) -> bool,
 ) -> Vec<ExceptionRow> {
     let mut rows: Vec<ExceptionRow> = exceptions
         .iter()
-        .filter(|(key, seconds)| **seconds > 0 && (only.is_none() || key.account == only))
+        .filter(|(key, seconds)| **seconds > 0 && speaks_of(key.account))
         .map(|(key, seconds)| {
             let account = key.account.map(|a| reference.accounts[a].id.clone());
             ExceptionRow {
@@ -310,7 +247,7 @@ pub struct Reconciled {
 
 /// Computes targets and posts the difference; a dry run does all but the posting. What a run over all
 /// accounts found is kept in `cache_dir`: where nothing has changed since, the next one reads the
-/// tables' logs only.
+/// tables' logs only, and where little has, it computes only the accounts that this bears on.
 ///
 /// # Errors
 /// If the lake fails, an amount does not fit, or the account is not in the book.
@@ -332,10 +269,16 @@ pub async fn reconcile(
         if !dry_run && snapshot.ledger.is_none() {
             snapshot.ledger = Some(ledger::ensure(lake).await?);
         }
-        let mut reconciled = plan(&snapshot, period, account).await?;
+        let (mut reconciled, bearing) = match account {
+            Some(id) => (plan_account(&snapshot, cache_dir, period, id).await?, None),
+            None => {
+                let (reconciled, bearing) = plan(lake, cache_dir, &snapshot, period).await?;
+                (reconciled, Some(bearing))
+            }
+        };
         let keep = |standing, exceptions: &[ExceptionRow]| {
-            if account.is_none() {
-                memo::keep(cache_dir, period, standing, &snapshot.book.book, exceptions);
+            if let Some(bearing) = bearing {
+                memo::keep(cache_dir, period, standing, &snapshot.book.book, exceptions, bearing);
             }
         };
         if reconciled.lines.is_empty() {
@@ -403,55 +346,9 @@ pub async fn reproduce(lake: &Lake, ledger: &Table, ledger_version: u64) -> Resu
         Some(run.scope.parse().map_err(ReconcileError::Ledger)?)
     };
     let snapshot = Snapshot::of_run(lake, ledger, &run).await?;
-    let mut again = plan(&snapshot, service_period, account.as_ref()).await?.lines;
+    let mut again = plan_anew(&snapshot, service_period, account.as_ref()).await?;
     chain(&snapshot, &mut again, &run).await?;
     Ok(Reproduced { service_period, posted, again })
-}
-
-/// The lines that would bring the ledger to the targets.
-async fn plan(
-    snapshot: &Snapshot,
-    period: Period,
-    account: Option<&AccountId>,
-) -> Result<Reconciled> {
-    let reference = Reference::new(&snapshot.book.book);
-    let evidence = Evidence::prepare(snapshot.journal.as_ref(), &snapshot.book.book).await?;
-    let charges = compute(&evidence, &reference, period).await?;
-    let mut held = Ledger::default();
-    let before = snapshot.before.unwrap_or(u64::MAX);
-    for (period, version) in ledger::closed(snapshot.ledger.as_ref()).await? {
-        if version < before {
-            held.closed.insert(period);
-        }
-    }
-    for line in ledger::lines(snapshot.ledger.as_ref(), "service_period", period).await? {
-        if line.ledger_version() < before {
-            held.take(&line);
-        }
-    }
-    let of_account = account.map(|id| {
-        let is_posted = || {
-            held.lines
-                .keys()
-                .any(|k| k.smart_account == id.smart && k.virtual_account == id.virtual_)
-        };
-        match reference.account_of(id) {
-            Some(index) => Ok(Some(index)),
-            None if is_posted() => Ok(None),
-            None => Err(ReconcileError::NoAccount(id.clone())),
-        }
-    });
-    let of_account = of_account.transpose()?;
-    let correction = &snapshot.book.import.corrects;
-    let lines = adjust(charges.targets, &held, period, correction, |key| {
-        account.is_none_or(|a| a.smart == key.smart_account && a.virtual_ == key.virtual_account)
-    });
-    let exceptions = match of_account {
-        None => exception_rows(&charges.exceptions, &reference, period, None),
-        Some(Some(index)) => exception_rows(&charges.exceptions, &reference, period, Some(index)),
-        Some(None) => Vec::new(),
-    };
-    Ok(Reconciled { lines, exceptions, posted_as: None })
 }
 
 /// What was posted into a period.
@@ -488,7 +385,7 @@ pub async fn exceptions_of(
     let mut rows = Vec::new();
     for period in periods {
         let charges = compute(&evidence, &reference, period).await?;
-        rows.extend(exception_rows(&charges.exceptions, &reference, period, None));
+        rows.extend(exception_rows(&charges.exceptions, &reference, period, |_| true));
     }
     Ok(rows)
 }

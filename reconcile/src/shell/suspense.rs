@@ -6,7 +6,8 @@ use datafusion::prelude::Expr;
 use schemas::book::AccountId;
 use schemas::period::{EpochSeconds, Period};
 
-use super::run::{Snapshot, compute};
+use super::plan::compute;
+use super::run::Snapshot;
 use crate::ReconcileError;
 use crate::core::charge::Charges;
 use crate::core::reference::Reference;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod changed;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -119,7 +121,8 @@ fn compute(book: &Book, period: Period, claims: &[Claimed]) -> Charges {
     for (item, claims) in all.groups() {
         usage.add(item, &max_join(claims, &all.facts, &all.names), &all.facts, &all.names);
     }
-    let (steps, exceptions) = usage.finish();
+    let used = usage.finish();
+    let (steps, exceptions) = (used.keys, used.exceptions);
     charges(&reference, &months, steps, exceptions).unwrap()
 }
 

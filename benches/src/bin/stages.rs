@@ -1,6 +1,7 @@
 //! Each stage of a record's path on its own, on one thread where the stage itself has one.
 //!
-//!     cargo bench -p benches --bench stages
+//!     cargo build --release --locked --workspace
+//!     target/release/stages --bench
 //!
 //! Reports are those of a made-up fleet, so every figure is a report's, not a synthetic line's.
 
