@@ -1,0 +1,119 @@
+//! A set that may say yes too often, and never no too often: a split block Bloom filter, as Parquet's.
+
+use super::known::Key;
+
+/// Bits of a filter for each key: about one in a hundred of those that are not in it is taken for one that is.
+const BITS_A_KEY: usize = 10;
+const BLOCK_BITS: usize = 256;
+/// Odd numbers, one for each word of a block (Parquet's).
+const SALT: [u32; 8] = [
+    0x47b6_137b,
+    0x4497_4d91,
+    0x8824_ad5b,
+    0xa2b7_289d,
+    0x7054_95c7,
+    0x2df1_424b,
+    0x9efc_4947,
+    0x5c6b_fb31,
+];
+
+/// Half a line of a core's cache: one key is looked for in one of them.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+struct Block([u32; 8]);
+
+/// Keys that may be there.
+#[derive(Debug)]
+pub(super) struct Filter {
+    blocks: Vec<Block>,
+}
+
+impl Filter {
+    /// For so many keys.
+    pub(super) fn new(keys: usize) -> Filter {
+        Filter { blocks: vec![Block::default(); (keys * BITS_A_KEY).div_ceil(BLOCK_BITS).max(1)] }
+    }
+
+    pub(super) fn insert(&mut self, hash: Hash) {
+        let at = self.block_of(hash);
+        for (word, bit) in self.blocks[at].0.iter_mut().zip(bits(hash)) {
+            *word |= bit;
+        }
+    }
+
+    pub(super) fn may_hold(&self, hash: Hash) -> bool {
+        let block = &self.blocks[self.block_of(hash)];
+        block.0.iter().zip(bits(hash)).all(|(word, bit)| word & bit != 0)
+    }
+
+    fn block_of(&self, hash: Hash) -> usize {
+        // The upper half, as a part of one, of all blocks: there are far fewer than 2^32.
+        (((hash.0 >> 32) * self.blocks.len() as u64) >> 32) as usize
+    }
+}
+
+/// Of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hash(u64);
+
+impl Hash {
+    /// Keys begin with a digest; their last eight bytes are a number that counts up.
+    pub(super) fn of(key: &Key) -> Hash {
+        let mut halves = [[0; 8]; 2];
+        halves[0].copy_from_slice(&key[..8]);
+        halves[1].copy_from_slice(&key[12..]);
+        let [device, number] = halves.map(u64::from_le_bytes);
+        Hash(mixed(device ^ mixed(number)))
+    }
+
+    pub(super) fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The finalizer of MurmurHash3.
+fn mixed(mut x: u64) -> u64 {
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}
+
+fn bits(hash: Hash) -> [u32; 8] {
+    let lower = hash.0 as u32;
+    SALT.map(|salt| 1 << (lower.wrapping_mul(salt) >> 27))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(device: u64, number: u64) -> Key {
+        let mut key = [0; 20];
+        key[..8].copy_from_slice(&mixed(device).to_be_bytes());
+        key[12..].copy_from_slice(&number.to_be_bytes());
+        key
+    }
+
+    #[test]
+    fn holds_what_it_was_given_and_little_else() {
+        const DEVICES: u64 = 300;
+        const REPORTS: u64 = 200;
+        let mut filter = Filter::new((DEVICES * REPORTS) as usize);
+        let given = (0..DEVICES).flat_map(|d| (0..REPORTS).map(move |n| key(d, n)));
+        for key in given.clone() {
+            filter.insert(Hash::of(&key));
+        }
+        assert!(given.into_iter().all(|key| filter.may_hold(Hash::of(&key))));
+        // The same devices, other reports; and other devices.
+        let others = (0..2 * DEVICES).flat_map(|d| (REPORTS..2 * REPORTS).map(move |n| key(d, n)));
+        let (mut all, mut wrong) = (0, 0);
+        for key in others {
+            all += 1;
+            wrong += usize::from(filter.may_hold(Hash::of(&key)));
+        }
+        assert!(wrong * 40 < all, "{wrong} of {all}");
+        assert!(!Filter::new(0).may_hold(Hash::of(&key(1, 1))));
+    }
+}
