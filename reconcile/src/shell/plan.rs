@@ -49,11 +49,11 @@ pub(super) async fn usage_of(
     let utc = Month::new(period, &TimeZone::UTC).span;
     let (from, to) = span_of(months, period);
     let start = || Usage::new(reference, months, utc).keeping(kept);
-    let each = |usage: &mut Usage<'_, '_>, claims: Claims| {
+    let used = evidence.claims(from, to, start, |usage, claims| {
         seen(&claims);
         attribute(usage, &claims, &start);
-    };
-    Ok(evidence.claims(from, to, start, each).await?.finish())
+    });
+    Ok(used.await?.finish())
 }
 
 /// From the first to the last instant of a period in any account's zone, and in UTC.

@@ -2,8 +2,9 @@
 
 use super::known::Key;
 
-/// Bits of a filter for each key: about one in a hundred of those that are not in it is taken for one that is.
-const BITS_A_KEY: usize = 10;
+/// Bits of a filter for each key. Of keys that are not in it, about one in 150 is taken for one that is, which costs a
+/// read of the file: several times as much as asking a dozen filters.
+const BITS_A_KEY: usize = 12;
 const BLOCK_BITS: usize = 256;
 /// Odd numbers, one for each word of a block (Parquet's).
 const SALT: [u32; 8] = [
