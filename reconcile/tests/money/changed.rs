@@ -250,7 +250,7 @@ fn changes() -> impl Strategy<Value = (Terms, Terms)> {
                 let account = i % ACCOUNTS;
                 match what {
                     0 => now.accounts[account] = other.accounts[account],
-                    1 => now.holders[i] = other.holders[i].clone(),
+                    1 => now.holders[i] = other.holders[i],
                     2 => now.plans[account] = other.plans[account],
                     3 => now.purchased[account] = other.purchased[account],
                     4 => now.prices[i % 2] = other.prices[i % 2],
