@@ -5,7 +5,12 @@ use super::known::Key;
 /// Bits of a filter for each key. Of keys that are not in it, about one in 150 is taken for one that is, which costs a
 /// read of the file: several times as much as asking a dozen filters.
 const BITS_A_KEY: usize = 12;
+/// The same of a filter for [`MANY`] keys: of those there are few, and memory counts for more. Of other keys one in
+/// 30 is taken for one that is in it.
+const BITS_OF_MANY: usize = 8;
+const MANY: usize = 1 << 20;
 const BLOCK_BITS: usize = 256;
+const BLOCK_BYTES: usize = BLOCK_BITS / 8;
 /// Odd numbers, one for each word of a block (Parquet's).
 const SALT: [u32; 8] = [
     0x47b6_137b,
@@ -32,7 +37,31 @@ pub(super) struct Filter {
 impl Filter {
     /// For so many keys.
     pub(super) fn new(keys: usize) -> Filter {
-        Filter { blocks: vec![Block::default(); (keys * BITS_A_KEY).div_ceil(BLOCK_BITS).max(1)] }
+        let bits = if keys < MANY { BITS_A_KEY } else { BITS_OF_MANY };
+        Filter { blocks: vec![Block::default(); (keys * bits).div_ceil(BLOCK_BITS).max(1)] }
+    }
+
+    /// A filter as it was written; `None` if the bytes are none.
+    pub(super) fn read(bytes: &[u8]) -> Option<Filter> {
+        let (words, odd) = bytes.as_chunks::<BLOCK_BYTES>();
+        let block = |bytes: &[u8; BLOCK_BYTES]| {
+            let mut block = Block::default();
+            for (word, bytes) in block.0.iter_mut().zip(bytes.as_chunks().0) {
+                *word = u32::from_le_bytes(*bytes);
+            }
+            block
+        };
+        (odd.is_empty() && !words.is_empty())
+            .then(|| Filter { blocks: words.iter().map(block).collect() })
+    }
+
+    pub(super) fn write_to(&self, bytes: &mut Vec<u8>) {
+        let words = self.blocks.iter().flat_map(|block| block.0);
+        bytes.extend(words.flat_map(u32::to_le_bytes));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_BYTES
     }
 
     pub(super) fn insert(&mut self, hash: Hash) {

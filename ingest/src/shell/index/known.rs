@@ -8,8 +8,9 @@
 //!
 //! A run is on the disk before the state names it. What is only in memory is lost with the process: the state
 //! says up to where the runs reach, and whoever keeps the index brings the rest again. A file that is not
-//! what the state says makes the whole damaged. An entry is written once for each time that what it is with
-//! grows by four; in memory it takes about one and a half bytes.
+//! what the state says makes the whole damaged, whether that is seen when it is opened or later: then the state
+//! goes, and with it everything. An entry is written once for each time that what it is with grows by four; in
+//! memory it takes a byte and a half, of large runs one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -18,9 +19,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use serde::{Deserialize, Serialize};
 
 use super::filter::Hash;
@@ -35,7 +36,7 @@ pub(super) type Key = [u8; KEY_BYTES];
 pub(super) type Held = [u8; DIGEST_BYTES_HELD];
 
 /// How files are laid out; an index of another layout is built anew.
-const LAYOUT: &str = "rumledger index 1";
+const LAYOUT: &str = "rumledger index 2";
 /// Entries that are held in memory before they become a run: just as many as a table of 2^17 places takes.
 const RECENT_MAX: usize = 112_000;
 /// So many runs of about one size become one.
@@ -73,6 +74,8 @@ pub(super) struct Known {
     /// What the state on disk says.
     written_at: String,
     recent_max: usize,
+    /// A file turned out not to be what it was.
+    damaged: AtomicBool,
 }
 
 /// A merge that is under way.
@@ -114,6 +117,7 @@ impl Known {
             at: String::new(),
             written_at: String::new(),
             recent_max,
+            damaged: AtomicBool::new(false),
         };
         if let Err(error) = known.load() {
             tracing::warn!(%error, path = %dir.display(), "the index is damaged and is built anew");
@@ -128,7 +132,7 @@ impl Known {
         self.next = numbers.max().unwrap_or(0).saturating_add(1);
         keep_only(&self.dir, &state.runs)?;
         let open = |run| Ok(Arc::new(Run::open(&self.dir, run)?));
-        self.runs = state.runs.into_par_iter().map(open).collect::<io::Result<_>>()?;
+        self.runs = state.runs.into_iter().map(open).collect::<io::Result<_>>()?;
         self.written_at.clone_from(&state.at);
         self.at = state.at;
         Ok(())
@@ -147,6 +151,7 @@ impl Known {
         self.runs.clear();
         self.at.clear();
         self.written_at.clear();
+        *self.damaged.get_mut() = false;
         match std::fs::remove_file(self.dir.join(STATE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => keep_only(&self.dir, &[]),
@@ -162,7 +167,18 @@ impl Known {
         self.recent.is_empty() && self.runs.is_empty()
     }
 
+    /// Whatever is wrong with a file is wrong at the next start too, unless nothing is believed then.
+    fn notice(&self, error: &io::Error) {
+        if is_damage(error) && !self.damaged.swap(true, Ordering::Relaxed) {
+            // Where it cannot be removed, it is found damaged again.
+            let _ = std::fs::remove_file(self.dir.join(STATE));
+        }
+    }
+
     /// The digest of a key.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or is damaged ([`is_damage`]).
     pub(super) fn get(&self, key: &Key) -> io::Result<Option<Held>> {
         if let Some(held) = self.recent.get(key) {
             return Ok(Some(*held));
@@ -170,7 +186,7 @@ impl Known {
         let hash = Hash::of(key);
         // Copies come soon after what they are copies of.
         for run in self.runs.iter().rev() {
-            if let Some(held) = run.get(key, hash)? {
+            if let Some(held) = run.get(key, hash).inspect_err(|e| self.notice(e))? {
                 return Ok(Some(held));
             }
         }
@@ -212,6 +228,9 @@ impl Known {
     }
 
     fn write_state(&mut self) -> io::Result<()> {
+        if *self.damaged.get_mut() {
+            return Ok(());
+        }
         let state = State {
             layout: LAYOUT.to_owned(),
             at: self.at.clone(),
@@ -256,7 +275,7 @@ impl Known {
             return Ok(());
         };
         let merged = match merging.running.join() {
-            Ok(merged) => merged?,
+            Ok(merged) => merged.inspect_err(|e| self.notice(e))?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
         // In the place of the newest of them: what came meanwhile is newer.
@@ -274,6 +293,9 @@ impl Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
+        if *self.damaged.get_mut() {
+            return;
+        }
         let ended = if !self.recent.is_empty() {
             self.write()
         } else if self.at != self.written_at {
@@ -286,6 +308,11 @@ impl Drop for Known {
             tracing::debug!(%error, path = %self.dir.display(), "the index is not written");
         }
     }
+}
+
+/// True if a file is not what it was.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Runs of one tier have about as many entries as each other.
@@ -503,11 +530,12 @@ mod tests {
         assert!(matches!(Known::open(dir.path()), Err(OpenError::InUse)));
     }
 
-    /// Whatever happens to a file, it is noticed.
+    /// Whatever happens to a file, it is noticed: when the index is opened, or when what it holds is asked for or
+    /// merged; and from then on nothing is there.
     #[test]
     fn a_damaged_file_is_not_believed() {
         type Damage = fn(&Path);
-        let damages: [(&str, Damage); 5] = [
+        let damages: [(&str, Damage); 6] = [
             ("gone", |path| std::fs::remove_file(path).unwrap()),
             ("empty", |path| std::fs::write(path, b"").unwrap()),
             ("cut", |path| {
@@ -518,6 +546,11 @@ mod tests {
                 let mut bytes = std::fs::read(path).unwrap();
                 let middle = bytes.len() / 2;
                 bytes[middle] ^= 4;
+                std::fs::write(path, bytes).unwrap();
+            }),
+            ("the last bit", |path| {
+                let mut bytes = std::fs::read(path).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
                 std::fs::write(path, bytes).unwrap();
             }),
             ("noise", |path| {
@@ -534,7 +567,17 @@ mod tests {
                     .map(|path| (path.clone(), std::fs::read(path).unwrap()))
                     .collect();
                 damage(&path);
-                let known = open(dir.path());
+                let mut known = open(dir.path());
+                if !known.is_empty() {
+                    let error = (0..170).find_map(|number| known.get(&key(number)).err());
+                    let merged = merge(dir.path(), 99, &known.runs).unwrap_err();
+                    assert!(is_damage(&merged) && error.is_some_and(|e| is_damage(&e)), "{what}");
+                    // It may go on for a while.
+                    known.insert(key(1_000), held(1_000)).unwrap();
+                    known.settle("more".to_owned());
+                    drop(known);
+                    known = open(dir.path());
+                }
                 assert!(known.is_empty() && known.at().is_empty(), "{what}: {}", path.display());
                 drop(known);
                 assert_eq!(runs(dir.path()), Vec::<PathBuf>::new(), "{what}");

@@ -22,7 +22,7 @@ use schemas::disposition::Disposition;
 use schemas::udi::Udi;
 
 use crate::core::mediate::Probe;
-use known::{DIGEST_BYTES_HELD, Held, Known, OpenError};
+use known::{DIGEST_BYTES_HELD, Held, Known, OpenError, is_damage};
 
 /// Processes that may have an index of one lake on one machine.
 const PROCESSES_MAX: u32 = 64;
@@ -37,6 +37,10 @@ pub enum IndexError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "a file of the index in {path} is damaged; the index is only a cache, and is built anew at the next start"
+    )]
+    Damaged { path: String },
     #[error(
         "the index in {path} is in use, and so are all others of this lake: too many processes ingest into it on this machine"
     )]
@@ -120,7 +124,10 @@ impl Index {
 
     fn failed(&self) -> impl Fn(io::Error) -> IndexError + use<> {
         let path = self.path.display().to_string();
-        move |source| IndexError::Store { path: path.clone(), source }
+        move |source| match path.clone() {
+            path if is_damage(&source) => IndexError::Damaged { path },
+            path => IndexError::Store { path, source },
+        }
     }
 
     /// The journal's version that the index stands at; `None` if it is of another table, or ahead.
