@@ -7,8 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -40,8 +39,6 @@ pub enum MediationError {
     Index(#[from] IndexError),
     #[error("the rows do not fit the journal's columns")]
     Rows(#[from] arrow::error::ArrowError),
-    #[error("a part of the reports was lost on the way")]
-    Lost,
     #[error("a row of the journal cannot be judged again: {0}")]
     NotAJournal(&'static str),
 }
@@ -97,6 +94,10 @@ impl Summary {
 const REPORTS_TOGETHER: usize = 64;
 /// Parts of what comes at once, at least, so that no core waits long for another.
 const PARTS_MIN: usize = 32;
+/// The same of the last reports, so that the cores end together.
+const LAST_TOGETHER: usize = 16;
+/// How many of the reports are the last: one in so many.
+const LAST_PART: usize = 16;
 /// Rows that make a batch of their own.
 const ROWS_TOGETHER: usize = 512;
 
@@ -203,36 +204,24 @@ impl Gathered {
             let one = |arrival| prepare_one(arrival, judging, index, &fresh, in_commit);
             arrivals.iter().map(one).collect()
         };
-        // All cores decode and verify; here the reports are concluded in their order as they come.
-        let together = (arrivals.len() / PARTS_MIN).clamp(1, REPORTS_TOGETHER);
-        let parts: Vec<&[Arrival]> = arrivals.chunks(together).collect();
-        let (send, receive) = channel();
-        let done = rayon::in_place_scope_fifo(|scope| -> Result<T> {
+        let parts = parts_of(arrivals);
+        let line = Line::default();
+        let rows = Mutex::new(&mut *self);
+        // All cores decode and verify. Whichever has the part that is next in the order concludes it, and those
+        // behind it that are there: so nobody has to be woken for it.
+        let done = rayon::in_place_scope_fifo(|scope| {
             for (number, part) in parts.iter().enumerate() {
-                let (send, prepare) = (send.clone(), &prepare);
+                let (prepare, line, parts, fresh, rows) = (&prepare, &line, &parts, &fresh, &rows);
                 scope.spawn_fifo(move |_| {
-                    // Nobody listens after an error.
-                    let _ = send.send((number, prepare(part)));
+                    line.come(number, prepare(part), |number, decoded| {
+                        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                        rows.conclude(parts[number], decoded, fresh)
+                    });
                 });
             }
-            drop(send);
-            let done = beside();
-            let mut early = BTreeMap::new();
-            for (number, part) in parts.iter().enumerate() {
-                let decoded = loop {
-                    match early.remove(&number) {
-                        Some(decoded) => break decoded,
-                        None => {
-                            let (other, decoded) =
-                                receive.recv().map_err(|_| MediationError::Lost)?;
-                            early.insert(other, decoded);
-                        }
-                    }
-                };
-                self.conclude(part, decoded?, &fresh)?;
-            }
-            Ok(done)
-        })?;
+            beside()
+        });
+        line.ended()?;
         self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
         if self.open.len() > 1 {
             for rows in &mut self.open {
@@ -327,6 +316,71 @@ impl Batch {
         }
         self.judged_by = index.foreign();
         Ok(changed)
+    }
+}
+
+/// Reports in the parts that a core takes at once.
+fn parts_of(arrivals: &[Arrival]) -> Vec<&[Arrival]> {
+    let together = (arrivals.len() / PARTS_MIN).clamp(1, REPORTS_TOGETHER);
+    let (first, last) = arrivals.split_at(arrivals.len() - arrivals.len() / LAST_PART);
+    first.chunks(together).chain(last.chunks(together.min(LAST_TOGETHER))).collect()
+}
+
+/// Parts that wait until all in front of them are concluded.
+struct Line<T>(Mutex<Waiting<T>>);
+
+struct Waiting<T> {
+    early: BTreeMap<usize, Result<T>>,
+    next: usize,
+    /// Somebody concludes parts, and will look for more.
+    busy: bool,
+    failed: Option<MediationError>,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Line(Mutex::new(Waiting { early: BTreeMap::new(), next: 0, busy: false, failed: None }))
+    }
+}
+
+impl<T> Line<T> {
+    /// Takes in a part, and concludes all that are next, unless another does. After an error nothing more is
+    /// concluded.
+    fn come(
+        &self,
+        number: usize,
+        part: Result<T>,
+        mut conclude: impl FnMut(usize, T) -> Result<()>,
+    ) {
+        let mut waiting = self.waiting();
+        waiting.early.insert(number, part);
+        if waiting.busy || waiting.failed.is_some() {
+            return;
+        }
+        waiting.busy = true;
+        loop {
+            let next = waiting.next;
+            let Some(part) = waiting.early.remove(&next) else { break };
+            drop(waiting);
+            let concluded = part.and_then(|part| conclude(next, part));
+            waiting = self.waiting();
+            waiting.next += 1;
+            if let Err(error) = concluded {
+                waiting.failed = Some(error);
+                break;
+            }
+        }
+        waiting.busy = false;
+    }
+
+    /// What became of the parts, when all have come.
+    fn ended(self) -> Result<()> {
+        let waiting = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        waiting.failed.map_or(Ok(()), Err)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -490,5 +544,51 @@ pub fn journal_layout() -> lake::Layout {
             "offset",
             "udi_serial",
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the order in which they come, and on however many threads, parts are concluded in theirs; and
+        /// after the first that fails, none.
+        #[test]
+        fn parts_are_concluded_in_their_order(
+            order in Just((0..40usize).collect::<Vec<_>>()).prop_shuffle(),
+            fails in prop::option::of(0..40usize),
+            fails_early in any::<bool>(),
+        ) {
+            let line = Line::default();
+            let concluded = Mutex::new(Vec::new());
+            let next = AtomicUsize::new(0);
+            let failed = || MediationError::NotAJournal("a test");
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while let Some(&number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            let is_bad = fails == Some(number);
+                            let part = if is_bad && fails_early { Err(failed()) } else { Ok(2 * number) };
+                            line.come(number, part, |number, part| {
+                                assert_eq!(part, 2 * number);
+                                if fails == Some(number) {
+                                    return Err(failed());
+                                }
+                                concluded.lock().unwrap().push(number);
+                                Ok(())
+                            });
+                        }
+                    });
+                }
+            });
+            prop_assert_eq!(line.ended().is_err(), fails.is_some());
+            let expected: Vec<usize> = (0..fails.unwrap_or(order.len())).collect();
+            prop_assert_eq!(concluded.into_inner().unwrap(), expected);
+        }
     }
 }
