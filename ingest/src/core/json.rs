@@ -53,7 +53,26 @@ impl<'a> Text<'a> {
     /// True if the string is this name, however it is escaped.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
-        if self.escaped { unescape(self.raw).is_some_and(|s| s == name) } else { self.raw == name }
+        if self.escaped {
+            return unescape(self.raw).is_some_and(|s| s == name);
+        }
+        same(self.raw.as_bytes(), name.as_bytes())
+    }
+}
+
+/// Compares names. They are short, and a report has a hundred of them: a call for each would take longer than
+/// the comparison.
+#[inline(always)]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(start), Some(of_b), Some(end), Some(end_of_b)) => {
+            // Up to 16 bytes, the first and the last eight are all of them.
+            start == of_b && end == end_of_b && (a.len() <= 16 || a == b)
+        }
+        _ => a.iter().zip(b).all(|(a, b)| a == b),
     }
 }
 
@@ -653,6 +672,21 @@ mod tests {
         let mut reader = Reader::new(text, depth_max);
         reader.skip()?;
         reader.end()
+    }
+
+    #[test]
+    fn names_are_the_same_if_all_of_their_bytes_are() {
+        let name = "the name of something";
+        for length in 0..=name.len() {
+            let name = &name[..length];
+            assert!(same(name.as_bytes(), name.as_bytes()), "{name}");
+            for other in 0..length {
+                let mut bytes = name.as_bytes().to_vec();
+                bytes[other] ^= 1;
+                assert!(!same(name.as_bytes(), &bytes), "{name}: {other}");
+                assert!(!same(name.as_bytes(), &bytes[..other]), "{name}: {other}");
+            }
+        }
     }
 
     #[test]

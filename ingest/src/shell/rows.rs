@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int32Builder,
-    Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, TimestampMicrosecondArray,
-    new_null_array,
+    Int64Builder, ListArray, RecordBatch, StringArray, StringBuilder, StructArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
@@ -25,7 +25,7 @@ pub struct Row<'a> {
 /// Rows under construction. Columns stand in the order of [`SCHEMA`].
 #[derive(Default)]
 pub struct Rows {
-    texts: [StringBuilder; 17],
+    texts: [Words; 17],
     report_id: Decimal128Builder,
     layout: Int32Builder,
     utility: BooleanBuilder,
@@ -52,6 +52,47 @@ pub struct Rows {
     clock_measurement: Int32Builder,
     clock_seconds: Int64Builder,
     bytes: usize,
+}
+
+/// A column of texts. In most of them all rows are alike, and while they are, they are only counted.
+#[derive(Default)]
+struct Words {
+    alike: Option<String>,
+    rows: usize,
+    differ: Option<StringBuilder>,
+}
+
+impl Words {
+    fn push(&mut self, text: Option<&str>) {
+        if let Some(texts) = &mut self.differ {
+            texts.append_option(text);
+            return;
+        }
+        if self.rows == 0 {
+            self.alike = text.map(str::to_owned);
+        } else if self.alike.as_deref() != text {
+            let mut texts = StringBuilder::new();
+            for _ in 0..self.rows {
+                texts.append_option(self.alike.as_deref());
+            }
+            texts.append_option(text);
+            self.differ = Some(texts);
+        }
+        self.rows += 1;
+    }
+
+    fn finish(self) -> Result<ArrayRef, ArrowError> {
+        if let Some(mut texts) = self.differ {
+            return Ok(Arc::new(texts.finish()));
+        }
+        let Some(text) = self.alike else {
+            return Ok(new_null_array(&DataType::Utf8, self.rows));
+        };
+        next_offset(&[], text.len().saturating_mul(self.rows))?;
+        let offsets = OffsetBuffer::from_repeated_length(text.len(), self.rows);
+        let values = Buffer::from_vec(text.repeat(self.rows).into_bytes());
+        Ok(Arc::new(StringArray::try_new(offsets, values, None)?))
+    }
 }
 
 #[derive(Default)]
@@ -179,8 +220,8 @@ impl Rows {
             delivery.collection.as_deref(),
             delivery.transport.as_deref(),
         ];
-        for (builder, text) in self.texts.iter_mut().zip(texts) {
-            builder.append_option(text);
+        for (column, text) in self.texts.iter_mut().zip(texts) {
+            column.push(text);
         }
         self.report_id.append_option(readings.report_id.map(i128::from));
         self.layout.append_option(readings.layout);
@@ -241,7 +282,7 @@ impl Rows {
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let mut rows = std::mem::take(self);
         let n = rows.len();
-        let mut texts = rows.texts.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef);
+        let mut texts = rows.texts.map(Words::finish).into_iter();
         let mut text = || texts.next().unwrap_or_else(|| unreachable!("17 text columns"));
         let time = |values: Vec<Option<i64>>| {
             Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
@@ -283,26 +324,26 @@ impl Rows {
         )?;
         let acts = SCHEMA.field_with_name("acts")?.data_type();
         let columns: Vec<ArrayRef> = vec![
-            text(),
-            text(),
-            text(),
-            text(),
-            text(),
+            text()?,
+            text()?,
+            text()?,
+            text()?,
+            text()?,
             Arc::new(ids),
-            text(),
+            text()?,
             Arc::new(rows.layout.finish()),
-            text(),
+            text()?,
             Arc::new(rows.utility.finish()),
-            text(),
-            text(),
-            text(),
-            text(),
-            text(),
-            text(),
+            text()?,
+            text()?,
+            text()?,
+            text()?,
+            text()?,
+            text()?,
             known(rows.received_at),
             time(rows.usage_start),
             time(rows.usage_end),
-            text(),
+            text()?,
             Arc::new(rows.partition.finish()),
             Arc::new(rows.offset.finish()),
             rows.ha.finish(ha)?,
@@ -310,9 +351,9 @@ impl Rows {
             Arc::new(rows.raw.finish()?),
             Arc::new(rows.context.finish()),
             new_null_array(acts, n),
-            text(),
-            text(),
-            text(),
+            text()?,
+            text()?,
+            text()?,
             rows.roles.finish(rows.role.finish())?,
             rows.sub_devices.finish(sub_devices)?,
             rows.clock_changes.finish(clock_changes)?,
@@ -331,4 +372,44 @@ pub fn hex(bytes: &[u8]) -> String {
         text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_come_out_as_they_went_in() {
+        let tables: [&[Option<&str>]; 7] = [
+            &[],
+            &[None],
+            &[None, None, None],
+            &[Some("a"), Some("a"), Some("a")],
+            &[Some(""), Some("")],
+            &[None, None, Some("b"), None],
+            &[Some("a"), Some("a"), Some("b"), Some("a"), None],
+        ];
+        for texts in tables {
+            let mut words = Words::default();
+            for text in texts {
+                words.push(*text);
+            }
+            let column = words.finish().unwrap();
+            assert_eq!(
+                column.as_ref(),
+                &StringArray::from(texts.to_vec()) as &dyn Array,
+                "{texts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn texts_that_no_column_can_hold_are_refused() {
+        let mut words = Words::default();
+        let text = "x".repeat(1 << 20);
+        for _ in 0..1 << 11 {
+            words.push(Some(&text));
+        }
+        assert!(words.finish().is_err());
+    }
 }

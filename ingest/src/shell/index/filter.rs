@@ -89,11 +89,16 @@ pub(super) struct Hash(u64);
 impl Hash {
     /// Keys begin with a digest; their last eight bytes are a number that counts up.
     pub(super) fn of(key: &Key) -> Hash {
+        Hash::with(0, key)
+    }
+
+    /// Another one for each seed.
+    pub(super) fn with(seed: u64, key: &Key) -> Hash {
         let mut halves = [[0; 8]; 2];
         halves[0].copy_from_slice(&key[..8]);
         halves[1].copy_from_slice(&key[12..]);
         let [device, number] = halves.map(u64::from_le_bytes);
-        Hash(mixed(device ^ mixed(number)))
+        Hash(mixed(device ^ mixed(number ^ seed)))
     }
 
     pub(super) fn get(self) -> u64 {

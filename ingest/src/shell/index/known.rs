@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::fs::{File, TryLockError};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ const LAYOUT: &str = "rumledger index 2";
 const RECENT_MAX: usize = 112_000;
 /// So many runs of about one size become one.
 const FAN_IN: usize = 4;
+/// Runs that are left as they are when the index is closed: nobody wants to wait for their merge then.
+const RUNS_LEFT_MAX: usize = 3 * FAN_IN;
 const STATE: &str = "state";
 const LOCK: &str = "lock";
 
@@ -65,7 +67,7 @@ pub(super) struct Known {
     dir: PathBuf,
     /// Held for as long as this process has the index.
     _lock: File,
-    recent: HashMap<Key, Held, BuildHasherDefault<OfKey>>,
+    recent: HashMap<Key, Held, Seeded>,
     /// The oldest first.
     runs: Vec<Arc<Run>>,
     merging: Option<Merging>,
@@ -199,7 +201,12 @@ impl Known {
             place.insert(held);
         }
         // More than was settled may be written: whoever brings it again finds it there.
-        if self.recent.len() >= self.recent_max { self.write() } else { Ok(()) }
+        if self.recent.len() < self.recent_max {
+            return Ok(());
+        }
+        self.write()?;
+        self.begin_merge();
+        Ok(())
     }
 
     /// Says what all that was taken in amounts to.
@@ -218,7 +225,6 @@ impl Known {
         self.runs.push(Arc::new(run));
         self.write_state()?;
         self.recent.clear();
-        self.begin_merge();
         Ok(())
     }
 
@@ -297,7 +303,12 @@ impl Drop for Known {
             return;
         }
         let ended = if !self.recent.is_empty() {
-            self.write()
+            self.write().map(|()| {
+                // Whoever goes on merges, unless all are as short as this one was.
+                if self.runs.len() > RUNS_LEFT_MAX {
+                    self.begin_merge();
+                }
+            })
         } else if self.at != self.written_at {
             self.write_state()
         } else {
@@ -379,14 +390,34 @@ fn keep_only(dir: &Path, runs: &[Described]) -> io::Result<()> {
     Ok(())
 }
 
-/// Keys are digests: they are spread already.
-#[derive(Default)]
-struct OfKey(u64);
+/// Keys are digests and numbers, so little has to be done to spread them. Anybody may choose the numbers, so each
+/// process spreads them by a secret of its own.
+#[derive(Clone)]
+struct Seeded(u64);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        Seeded(RandomState::new().hash_one(()))
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = OfKey;
+
+    fn build_hasher(&self) -> OfKey {
+        OfKey { seed: self.0, hash: 0 }
+    }
+}
+
+struct OfKey {
+    seed: u64,
+    hash: u64,
+}
 
 impl Hasher for OfKey {
     fn write(&mut self, bytes: &[u8]) {
         if let Ok(key) = <&Key>::try_from(bytes) {
-            self.0 = Hash::of(key).get();
+            self.hash = Hash::with(self.seed, key).get();
         }
     }
 
@@ -394,7 +425,7 @@ impl Hasher for OfKey {
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
     }
 }
 
