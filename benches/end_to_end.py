@@ -127,7 +127,7 @@ def drain(lake, brokers, topic, reports, port=19980):
 def broker(options, table):
     """As `verify`, from a filled broker of four partitions; and without a book, so without any check."""
     script = ROOT / "ci" / "kafka" / "broker.sh"
-    run([script, "up"])
+    run([script, "up"], environment={"RUMLEDGER_TEST_KAFKA_JVM": "-Xms1g -Xmx1g"})
     brokers = dict(line.split("=", 1) for line in run([script, "env"]).out.split())["RUMLEDGER_TEST_BROKERS"]
     for algorithm in ALGORITHMS:
         folder = clean_fleet(algorithm, options.reports)

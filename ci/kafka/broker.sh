@@ -11,6 +11,7 @@
 # RUMLEDGER_TEST_KAFKA_DIR   where it lives    [~/.cache/rumledger/kafka]
 # RUMLEDGER_TEST_KAFKA_PORT  its first port    [19092]; the four after it are used as well;
 #                            below the range that the system gives to outgoing connections
+# RUMLEDGER_TEST_KAFKA_JVM   options of the Java machine, instead of those that start it quickly
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${RUMLEDGER_TEST_KAFKA_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rumledger/kafka}
@@ -21,6 +22,9 @@ cluster=cnVtbGVkZ2VyLXRlc3RzMQ
 # Small heap and the quick compiler only: it starts sooner, and tests need no throughput record.
 jvm=(-Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError
   -XX:-UsePerfData -Djava.awt.headless=true)
+# Whoever measures wants what a broker has in production.
+read -ra given <<<"${RUMLEDGER_TEST_KAFKA_JVM:-}"
+if [ ${#given[@]} -gt 0 ]; then jvm=("${given[@]}" -XX:+ExitOnOutOfMemoryError -Djava.awt.headless=true); fi
 
 fetch() {
   local stamp=$libs/.pom
