@@ -378,7 +378,7 @@ fn now_from_environment() -> anyhow::Result<Option<EpochSeconds>> {
 )]
 pub fn start_with_a_lean_allocator() {
     use std::os::unix::process::CommandExt as _;
-    const SETTING: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "100");
+    const SETTING: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "300");
     if std::env::var_os(SETTING.0).is_some() {
         return;
     }

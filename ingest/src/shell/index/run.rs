@@ -7,6 +7,7 @@
 //!
 //! Opening a run reads and checks the rest alone, a twentieth of it; a page is checked whenever it is read.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -65,21 +66,25 @@ impl Run {
             File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         let mut out = BufWriter::with_capacity(READ_BYTES, &file);
         let mut contents = Contents::new(at_most);
+        let mut page = Vec::with_capacity(PAGE_BYTES);
         for entry in entries {
             let (key, held) = entry?;
-            if contents.last == Some(key) {
+            if !contents.take(key)? {
                 continue;
             }
-            let mut bytes = [0; ENTRY_BYTES];
-            bytes[..KEY_BYTES].copy_from_slice(&key);
-            bytes[KEY_BYTES..].copy_from_slice(&held);
-            contents.take(&bytes)?;
-            out.write_all(&bytes)?;
+            page.extend_from_slice(&key);
+            page.extend_from_slice(&held);
+            if page.len() == PAGE_BYTES {
+                contents.checksums.push(crc32fast::hash(&page));
+                out.write_all(&page)?;
+                page.clear();
+            }
         }
-        let Contents { entries, filter, firsts, mut checksums, page, .. } = contents;
-        if entries > checksums.len() * PAGE_ENTRIES {
-            checksums.push(page.finalize());
+        if !page.is_empty() {
+            contents.checksums.push(crc32fast::hash(&page));
+            out.write_all(&page)?;
         }
+        let Contents { entries, filter, firsts, checksums, .. } = contents;
         let mut rest = Vec::with_capacity(rest_bytes(entries, &filter));
         filter.write_to(&mut rest);
         rest.extend_from_slice(firsts.as_flattened());
@@ -229,8 +234,6 @@ struct Contents {
     filter: Filter,
     firsts: Vec<Key>,
     checksums: Vec<u32>,
-    /// Of the page that is not full yet.
-    page: crc32fast::Hasher,
     last: Option<Key>,
 }
 
@@ -242,26 +245,23 @@ impl Contents {
             filter: Filter::new(at_most),
             firsts: Vec::with_capacity(pages),
             checksums: Vec::with_capacity(pages),
-            page: crc32fast::Hasher::new(),
             last: None,
         }
     }
 
-    fn take(&mut self, entry: &[u8; ENTRY_BYTES]) -> io::Result<()> {
-        let (key, _) = split(entry);
-        if self.last.is_some_and(|last| last >= key) {
-            return Err(damaged("a file of the index is not in order"));
+    /// False for a key that came just before.
+    fn take(&mut self, key: Key) -> io::Result<bool> {
+        match self.last.map(|last| last.cmp(&key)) {
+            Some(Ordering::Equal) => return Ok(false),
+            Some(Ordering::Greater) => return Err(damaged("a file of the index is not in order")),
+            None | Some(Ordering::Less) => {}
         }
         if self.entries.is_multiple_of(PAGE_ENTRIES) {
             self.firsts.push(key);
         }
         self.filter.insert(Hash::of(&key));
-        self.page.update(entry);
         self.last = Some(key);
         self.entries += 1;
-        if self.entries.is_multiple_of(PAGE_ENTRIES) {
-            self.checksums.push(std::mem::take(&mut self.page).finalize());
-        }
-        Ok(())
+        Ok(true)
     }
 }
