@@ -28,6 +28,8 @@ use crate::{LakeError, Result, failpoint};
 pub struct Table {
     name: String,
     pub(crate) delta: DeltaTable,
+    /// Versions that were added to the state since it was read as a whole.
+    added: u64,
 }
 
 /// What an append came to.
@@ -80,6 +82,9 @@ pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<Struct
     let delta = StructType::try_from_arrow(schema.as_ref()).map_err(|e| layout(e.to_string()))?;
     Ok(delta.fields().cloned().collect())
 }
+
+/// Versions that may be added to a state before it is read as a whole.
+const ADDED_MAX: u64 = 50;
 
 /// Pages of Parquet data. Small ones are made in memory that the allocator has at hand; those of a
 /// megabyte, the default, took fresh memory five times over, which cost as much as compressing them.
@@ -139,7 +144,7 @@ fn partition_of(batch: &RecordBatch, columns: &[String]) -> Option<IndexMap<Stri
 
 impl Table {
     pub(crate) fn new(name: &str, delta: DeltaTable) -> Table {
-        Table { name: name.to_owned(), delta }
+        Table { name: name.to_owned(), delta, added: 0 }
     }
 
     /// A book is read whole, on all cores: a row group is what one core takes.
@@ -211,7 +216,29 @@ impl Table {
     /// If the store fails.
     pub async fn refresh(&mut self) -> Result<()> {
         let failed = self.failed("load");
-        self.delta.update_state().await.map_err(failed)
+        let before = self.version();
+        self.delta.update_state().await.map_err(failed)?;
+        self.added += self.version().saturating_sub(before);
+        self.keep_short().await;
+        Ok(())
+    }
+
+    /// Reads the state as a whole where it was added to often: each version stays a batch of its own in it, and
+    /// delta-rs goes through all of them at each commit, so that a writer would become slower and larger for as
+    /// long as it runs.
+    async fn keep_short(&mut self) {
+        if self.added < ADDED_MAX {
+            return;
+        }
+        let mut anew = DeltaTable::new(self.delta.log_store());
+        match anew.load_version(self.version()).await {
+            Ok(()) => {
+                self.delta.state = anew.state;
+                self.added = 0;
+            }
+            // What is there is right, if slow; the next commit tries again.
+            Err(error) => tracing::debug!(%error, table = self.name, "the state is not read anew"),
+        }
     }
 
     /// The last offset that the table holds of a source, as its own commits say.
@@ -384,6 +411,8 @@ impl Table {
             Ok(finalized) if finalized.version() == base + 1 => {
                 failpoint::here("after-commit");
                 self.delta.state = Some(finalized.snapshot());
+                self.added += 1;
+                self.keep_short().await;
                 Ok(Appended::Committed(base + 1))
             }
             other => {
@@ -464,5 +493,63 @@ impl Table {
             .with_file_paths(files)
             .await
             .map_err(|e| LakeError::query(&self.name, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::{Lake, Layout};
+
+    /// However long a writer goes on, what it has of its table stays short, and is the table.
+    #[tokio::test]
+    async fn a_state_is_read_anew_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("kind", DataType::Utf8, false),
+            Field::new("number", DataType::Int64, true),
+        ]));
+        let layout = Layout {
+            schema: schema.clone(),
+            partition_columns: &["kind"],
+            statistics: &["number"],
+        };
+        let mut writer = lake.ensure("t", &layout).await.unwrap();
+        let mut reader = lake.table("t").await.unwrap().unwrap();
+        for number in 0..2 * i64::try_from(ADDED_MAX).unwrap() + 20 {
+            let kind = StringArray::from(vec!["a"]);
+            let columns: Vec<arrow::array::ArrayRef> =
+                vec![Arc::new(kind), Arc::new(Int64Array::from(vec![number]))];
+            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            let fence = Fence {
+                source: "s".to_owned(),
+                stands_on: (number > 0).then(|| number - 1),
+                last: number,
+            };
+            let written = writer.write(&[rows]).await.unwrap();
+            let appended = writer.commit_once(&written, &[fence], &[]).await.unwrap();
+            assert_eq!(appended, Appended::Committed(writer.version()));
+            if number % 7 == 0 {
+                reader.refresh().await.unwrap();
+            }
+            assert!(writer.added < ADDED_MAX && reader.added < ADDED_MAX);
+        }
+        reader.refresh().await.unwrap();
+        let fresh = lake.table("t").await.unwrap().unwrap();
+        let mut files = fresh.files().await.unwrap();
+        files.sort();
+        for mut table in [writer, reader] {
+            assert_eq!(table.version(), fresh.version());
+            assert_eq!(table.held("s").await.unwrap(), fresh.held("s").await.unwrap());
+            let mut held = table.files().await.unwrap();
+            held.sort();
+            assert_eq!(held, files);
+            table.refresh().await.unwrap();
+        }
+        assert_eq!(files.len(), 120);
     }
 }
