@@ -352,7 +352,7 @@ def changed(options, table):
     """A run of which some accounts changed, by late reports, against the same run in full."""
     reports = 5_000_000 if options.large else 500_000
     folder = month_fleet(reports)
-    command = ("-q", "reconcile", "--period", "2026-10", "--format", "csv")
+    command = ("reconcile", "--period", "2026-10", "--format", "csv")
     with Place() as place:
         book, lake, memo = place / "book", place / "lake", place / "lake" / "_cache" / "reconcile"
         many_accounts(folder, book)
@@ -372,7 +372,7 @@ def changed(options, table):
                 late = place / "late.json"
                 salt = 10 * clustered + number
                 late.write_text(json.dumps({"usage": [late_report(of_account[a], salt) for a in chosen]}))
-                rumledger(lake, "-q", "ingest", "files", late)
+                rumledger(lake, "ingest", "files", late)
                 full, part = [], []
                 for _ in range(options.rounds):
                     memo.rename(place / "memo")
