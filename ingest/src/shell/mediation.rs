@@ -7,7 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -16,6 +16,7 @@ use schemas::journal;
 use schemas::period::EpochSeconds;
 
 use super::index::{Digest, Index, IndexError, ReportKey};
+use super::line::Line;
 use super::rows::{Row, Rows};
 use crate::core::carrier::CarrierLimits;
 use crate::core::decode::decode;
@@ -326,64 +327,6 @@ fn parts_of(arrivals: &[Arrival]) -> Vec<&[Arrival]> {
     first.chunks(together).chain(last.chunks(together.min(LAST_TOGETHER))).collect()
 }
 
-/// Parts that wait until all in front of them are concluded.
-struct Line<T>(Mutex<Waiting<T>>);
-
-struct Waiting<T> {
-    early: BTreeMap<usize, Result<T>>,
-    next: usize,
-    /// Somebody concludes parts, and will look for more.
-    busy: bool,
-    failed: Option<MediationError>,
-}
-
-impl<T> Default for Line<T> {
-    fn default() -> Self {
-        Line(Mutex::new(Waiting { early: BTreeMap::new(), next: 0, busy: false, failed: None }))
-    }
-}
-
-impl<T> Line<T> {
-    /// Takes in a part, and concludes all that are next, unless another does. After an error nothing more is
-    /// concluded.
-    fn come(
-        &self,
-        number: usize,
-        part: Result<T>,
-        mut conclude: impl FnMut(usize, T) -> Result<()>,
-    ) {
-        let mut waiting = self.waiting();
-        waiting.early.insert(number, part);
-        if waiting.busy || waiting.failed.is_some() {
-            return;
-        }
-        waiting.busy = true;
-        loop {
-            let next = waiting.next;
-            let Some(part) = waiting.early.remove(&next) else { break };
-            drop(waiting);
-            let concluded = part.and_then(|part| conclude(next, part));
-            waiting = self.waiting();
-            waiting.next += 1;
-            if let Err(error) = concluded {
-                waiting.failed = Some(error);
-                break;
-            }
-        }
-        waiting.busy = false;
-    }
-
-    /// What became of the parts, when all have come.
-    fn ended(self) -> Result<()> {
-        let waiting = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        waiting.failed.map_or(Ok(()), Err)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Nothing panics while it holds the lock: what a poisoned one holds is whole.
 fn read(fresh: &RwLock<Fresh>) -> RwLockReadGuard<'_, Fresh> {
     fresh.read().unwrap_or_else(PoisonError::into_inner)
@@ -544,51 +487,5 @@ pub fn journal_layout() -> lake::Layout {
             "offset",
             "udi_serial",
         ],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// Whatever the order in which they come, and on however many threads, parts are concluded in theirs; and
-        /// after the first that fails, none.
-        #[test]
-        fn parts_are_concluded_in_their_order(
-            order in Just((0..40usize).collect::<Vec<_>>()).prop_shuffle(),
-            fails in prop::option::of(0..40usize),
-            fails_early in any::<bool>(),
-        ) {
-            let line = Line::default();
-            let concluded = Mutex::new(Vec::new());
-            let next = AtomicUsize::new(0);
-            let failed = || MediationError::NotAJournal("a test");
-            std::thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| {
-                        while let Some(&number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                            let is_bad = fails == Some(number);
-                            let part = if is_bad && fails_early { Err(failed()) } else { Ok(2 * number) };
-                            line.come(number, part, |number, part| {
-                                assert_eq!(part, 2 * number);
-                                if fails == Some(number) {
-                                    return Err(failed());
-                                }
-                                concluded.lock().unwrap().push(number);
-                                Ok(())
-                            });
-                        }
-                    });
-                }
-            });
-            prop_assert_eq!(line.ended().is_err(), fails.is_some());
-            let expected: Vec<usize> = (0..fails.unwrap_or(order.len())).collect();
-            prop_assert_eq!(concluded.into_inner().unwrap(), expected);
-        }
     }
 }

@@ -5,6 +5,7 @@ pub mod endpoints;
 pub mod files;
 pub mod index;
 pub mod kafka;
+mod line;
 pub mod mediation;
 pub mod metrics;
 pub mod recheck;

@@ -1,6 +1,6 @@
 //! A set that may say yes too often, and never no too often: a split block Bloom filter, as Parquet's.
 
-use super::known::Key;
+use super::hash::Hash;
 
 /// Bits of a filter for each key. Of keys that are not in it, about one in 150 is taken for one that is, which costs a
 /// read of the file: several times as much as asking a dozen filters.
@@ -78,50 +78,19 @@ impl Filter {
 
     fn block_of(&self, hash: Hash) -> usize {
         // The upper half, as a part of one, of all blocks: there are far fewer than 2^32.
-        (((hash.0 >> 32) * self.blocks.len() as u64) >> 32) as usize
+        (((hash.get() >> 32) * self.blocks.len() as u64) >> 32) as usize
     }
-}
-
-/// Of a key.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hash(u64);
-
-impl Hash {
-    /// Keys begin with a digest; their last eight bytes are a number that counts up.
-    pub(super) fn of(key: &Key) -> Hash {
-        Hash::with(0, key)
-    }
-
-    /// Another one for each seed.
-    pub(super) fn with(seed: u64, key: &Key) -> Hash {
-        let mut halves = [[0; 8]; 2];
-        halves[0].copy_from_slice(&key[..8]);
-        halves[1].copy_from_slice(&key[12..]);
-        let [device, number] = halves.map(u64::from_le_bytes);
-        Hash(mixed(device ^ mixed(number ^ seed)))
-    }
-
-    pub(super) fn get(self) -> u64 {
-        self.0
-    }
-}
-
-/// The finalizer of MurmurHash3.
-fn mixed(mut x: u64) -> u64 {
-    x ^= x >> 33;
-    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    x ^= x >> 33;
-    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ (x >> 33)
 }
 
 fn bits(hash: Hash) -> [u32; 8] {
-    let lower = hash.0 as u32;
+    let lower = hash.get() as u32;
     SALT.map(|salt| 1 << (lower.wrapping_mul(salt) >> 27))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::hash::mixed;
+    use super::super::known::Key;
     use super::*;
 
     fn key(device: u64, number: u64) -> Key {

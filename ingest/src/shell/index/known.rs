@@ -15,7 +15,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::fs::{File, TryLockError};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::Hash;
+use super::hash::{Hash, Seeded};
 use super::run::{Described, Entry, Run, damaged, path_of};
 
 pub(super) const KEY_BYTES: usize = 20;
@@ -388,45 +387,6 @@ fn keep_only(dir: &Path, runs: &[Described]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Keys are digests and numbers, so little has to be done to spread them. Anybody may choose the numbers, so each
-/// process spreads them by a secret of its own.
-#[derive(Clone)]
-struct Seeded(u64);
-
-impl Default for Seeded {
-    fn default() -> Self {
-        Seeded(RandomState::new().hash_one(()))
-    }
-}
-
-impl BuildHasher for Seeded {
-    type Hasher = OfKey;
-
-    fn build_hasher(&self) -> OfKey {
-        OfKey { seed: self.0, hash: 0 }
-    }
-}
-
-struct OfKey {
-    seed: u64,
-    hash: u64,
-}
-
-impl Hasher for OfKey {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Ok(key) = <&Key>::try_from(bytes) {
-            self.hash = Hash::with(self.seed, key).get();
-        }
-    }
-
-    // The length of the array, which is always the same.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.hash
-    }
 }
 
 #[cfg(test)]

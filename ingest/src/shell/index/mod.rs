@@ -6,6 +6,7 @@
 //! belongs to another table, is ahead, or is damaged, it is thrown away and read anew.
 
 mod filter;
+mod hash;
 mod known;
 mod run;
 

@@ -13,7 +13,8 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::filter::{Filter, Hash};
+use super::filter::Filter;
+use super::hash::Hash;
 use super::known::{DIGEST_BYTES_HELD, Held, KEY_BYTES, Key};
 
 pub(super) const ENTRY_BYTES: usize = KEY_BYTES + DIGEST_BYTES_HELD;
