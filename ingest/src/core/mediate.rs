@@ -156,14 +156,10 @@ pub fn signed_parts<'a>(report: &'a DecodedReport, rules: &Rules) -> Option<Sign
     })
 }
 
-/// Base64 that may hold line breaks.
+/// Base64 that may hold line breaks. Few do, so they are looked for only where it cannot be read otherwise.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    if text.bytes().any(|b| b.is_ascii_whitespace()) {
-        let compact: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-        STANDARD.decode(compact).ok()
-    } else {
-        STANDARD.decode(text).ok()
-    }
+    let compact = || text.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<u8>>();
+    STANDARD.decode(text).or_else(|_| STANDARD.decode(compact())).ok()
 }
 
 /// The last word on a report that was decoded and whose origin is good.

@@ -15,7 +15,7 @@ use schemas::disposition::{Disposition, Reason, SignatureStatus};
 use schemas::journal;
 use schemas::period::EpochSeconds;
 
-use super::index::{Digest, Index, IndexError, ReportKey};
+use super::index::{Digest, Index, IndexError, ReportKey, Seeded};
 use super::line::Line;
 use super::rows::{Row, Rows};
 use crate::core::carrier::CarrierLimits;
@@ -103,7 +103,7 @@ const LAST_PART: usize = 16;
 const ROWS_TOGETHER: usize = 512;
 
 /// Reports accepted in rows that are not durable yet.
-pub type Fresh = HashMap<ReportKey, Digest>;
+pub type Fresh = HashMap<ReportKey, Digest, Seeded>;
 
 /// Rows that belong together: one commit's, or what is gathered for one.
 pub struct Gathered {
@@ -131,6 +131,15 @@ pub struct Batch {
 pub(super) enum Decoded {
     Good { report: DecodedReport, key: ReportKey, probe: Probe, checked: Option<Checked> },
     Refused(Box<RefusedReport>),
+}
+
+impl Decoded {
+    fn key(&self) -> Option<&ReportKey> {
+        match self {
+            Decoded::Good { key, .. } => Some(key),
+            Decoded::Refused(_) => None,
+        }
+    }
 }
 
 impl Default for Gathered {
@@ -202,8 +211,11 @@ impl Gathered {
         self.judged_by.get_or_insert(index.foreign());
         let fresh = RwLock::new(std::mem::take(&mut self.fresh));
         let prepare = |arrivals: &[Arrival]| -> Result<Vec<Decoded>> {
-            let one = |arrival| prepare_one(arrival, judging, index, &fresh, in_commit);
-            arrivals.iter().map(one).collect()
+            let mut part: Vec<Decoded> =
+                arrivals.iter().map(|arrival| decode_one(arrival, judging)).collect();
+            look_up(&mut part, index, &fresh, in_commit)?;
+            part.iter_mut().for_each(|decoded| check(decoded, judging));
+            Ok(part)
         };
         let parts = parts_of(arrivals);
         let line = Line::default();
@@ -332,22 +344,34 @@ fn read(fresh: &RwLock<Fresh>) -> RwLockReadGuard<'_, Fresh> {
     fresh.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Everything about one report but its disposition.
-fn prepare_one(
-    arrival: &Arrival,
-    judging: &Judging,
+/// Asks for the reports of a part whether they are known. The lock is taken once for all of them: two cores
+/// that take it in turns hand its memory to and fro.
+fn look_up(
+    part: &mut [Decoded],
     index: &Index,
     fresh: &RwLock<Fresh>,
     in_commit: Option<&Fresh>,
-) -> Result<Decoded> {
-    let mut decoded = decode_one(arrival, judging);
-    if let Decoded::Good { report, key, probe, checked } = &mut decoded {
-        let digest = &report.payload_sha256;
-        let held = read(fresh).get(key).copied();
-        *probe = match held.as_ref().or_else(|| in_commit?.get(key)) {
-            Some(held) => known(held, digest),
-            None => index.probe(key, digest)?,
-        };
+) -> Result<()> {
+    let held: Vec<Option<Digest>> = {
+        let fresh = read(fresh);
+        let held = |key| fresh.get(key).or_else(|| in_commit?.get(key)).copied();
+        part.iter().map(|decoded| held(decoded.key()?)).collect()
+    };
+    for (decoded, held) in part.iter_mut().zip(held) {
+        if let Decoded::Good { report, key, probe, .. } = decoded {
+            let digest = &report.payload_sha256;
+            *probe = match held {
+                Some(held) => known(&held, digest),
+                None => index.probe(key, digest)?,
+            };
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the signature of a report that is no duplicate.
+fn check(decoded: &mut Decoded, judging: &Judging) {
+    if let Decoded::Good { report, probe, checked, .. } = decoded {
         if *probe != Probe::Duplicate {
             *checked = Some(check_signature(report, &judging.keyring, &judging.rules));
         }
@@ -355,7 +379,6 @@ fn prepare_one(
         report.signed_payload = None;
         report.signature = None;
     }
-    Ok(decoded)
 }
 
 fn known(held: &Digest, digest: &Digest) -> Probe {

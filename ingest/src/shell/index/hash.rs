@@ -40,7 +40,7 @@ pub(super) fn mixed(mut x: u64) -> u64 {
 /// Keys are digests and numbers, so little has to be done to spread them. Anybody may choose the numbers, so each
 /// process spreads them by a secret of its own.
 #[derive(Clone)]
-pub(super) struct Seeded(u64);
+pub struct Seeded(u64);
 
 impl Default for Seeded {
     fn default() -> Self {
@@ -56,7 +56,7 @@ impl BuildHasher for Seeded {
     }
 }
 
-pub(super) struct OfKey {
+pub struct OfKey {
     seed: u64,
     hash: u64,
 }

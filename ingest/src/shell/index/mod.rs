@@ -23,6 +23,7 @@ use schemas::disposition::Disposition;
 use schemas::udi::Udi;
 
 use crate::core::mediate::Probe;
+pub use hash::Seeded;
 use known::{DIGEST_BYTES_HELD, Held, Known, OpenError, is_damage};
 
 /// Processes that may have an index of one lake on one machine.

@@ -1,5 +1,6 @@
 //! Messages, made into rows.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,13 +109,10 @@ impl Shell<'_> {
             }
             chunk.last.insert(partition, offset);
             let (reports, text) = (block.len(), block.bytes());
-            let delivery = delivery_of(&message);
+            let delivery = delivery_of(&message, deliveries.last());
             let collector = delivery.collector.as_deref().unwrap_or_default();
             let beside = self.read_message(&message, collector, chunk.received_at, block);
-            deliveries.push(match deliveries.last() {
-                Some(last) if **last == delivery => Arc::clone(last),
-                _ => Arc::new(delivery),
-            });
+            deliveries.push(delivery);
             chunk.bytes += beside.iter().map(|document| document.bytes.len()).sum::<usize>();
             chunk.documents.extend(beside);
             let (rows, bytes) = (block.len() - reports, block.bytes() - text);
@@ -123,16 +121,16 @@ impl Shell<'_> {
             chunk.taken.push(Message { partition, offset, rows, bytes });
         }
         let received_at = chunk.received_at;
+        let mut arrivals = Vec::with_capacity(block.len());
         let mut reports = block.take().into_iter();
-        let of_message = |(message, delivery): (&Message, Arc<Delivery>)| {
-            let arrival = |mut raw: RawReport| {
+        for (message, delivery) in chunk.taken[before..].iter().zip(&deliveries) {
+            arrivals.extend(reports.by_ref().take(message.rows).map(|mut raw: RawReport| {
                 raw.position.offset = u64::try_from(message.offset).unwrap_or_default();
                 let partition = Some(message.partition);
-                Arrival { raw, delivery: Arc::clone(&delivery), partition, received_at }
-            };
-            reports.by_ref().take(message.rows).map(arrival).collect::<Vec<Arrival>>()
-        };
-        Ok(chunk.taken[before..].iter().zip(deliveries).flat_map(of_message).collect())
+                Arrival { raw, delivery: Arc::clone(delivery), partition, received_at }
+            }));
+        }
+        Ok(arrivals)
     }
 
     /// Reads the reports of a message into a block; gives the documents without a report.
@@ -223,21 +221,46 @@ impl Sink for Reading<'_> {
     }
 }
 
-/// What the collector said in the headers (contract 1.4).
-fn delivery_of(message: &BorrowedMessage<'_>) -> Delivery {
-    let mut delivery = Delivery::default();
+/// Headers in which the producer says what the collector said (contract 1.4).
+const HEADERS: [&str; 6] = [
+    "slp-collector",
+    "slp-smart-account",
+    "slp-virtual-account",
+    "slp-collector-version",
+    "slp-collection",
+    "slp-transport",
+];
+
+/// What the headers say. Messages that follow each other mostly say the same: then it is that of the last.
+fn delivery_of(message: &BorrowedMessage<'_>, last: Option<&Arc<Delivery>>) -> Arc<Delivery> {
+    let mut said = [const { None::<Cow<'_, str>> }; HEADERS.len()];
     for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-        let slot = match header.key {
-            "slp-collector" => &mut delivery.collector,
-            "slp-smart-account" => &mut delivery.smart_account,
-            "slp-virtual-account" => &mut delivery.virtual_account,
-            "slp-collector-version" => &mut delivery.collector_version,
-            "slp-collection" => &mut delivery.collection,
-            "slp-transport" => &mut delivery.transport,
-            _ => continue,
-        };
         // Of a header that comes twice the last counts, as in Kafka's own clients.
-        *slot = header.value.map(|value| String::from_utf8_lossy(value).into_owned());
+        if let Some(slot) = HEADERS.iter().position(|name| *name == header.key) {
+            said[slot] = header.value.map(String::from_utf8_lossy);
+        }
     }
-    delivery
+    if let Some(last) = last {
+        let held = [
+            &last.collector,
+            &last.smart_account,
+            &last.virtual_account,
+            &last.collector_version,
+            &last.collection,
+            &last.transport,
+        ];
+        if held.iter().zip(&said).all(|(held, said)| held.as_deref() == said.as_deref()) {
+            return Arc::clone(last);
+        }
+    }
+    let [collector, smart_account, virtual_account, collector_version, collection, transport] =
+        said.map(|said| said.map(Cow::into_owned));
+    Arc::new(Delivery {
+        collector,
+        smart_account,
+        virtual_account,
+        collector_version,
+        collection,
+        transport,
+    })
 }
