@@ -13,9 +13,9 @@ use arrow::array::{
     StringBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use datafusion::prelude::{SessionConfig, SessionContext, cast, col};
+use datafusion::prelude::{SessionConfig, SessionContext, cast, col, lit};
 use futures::StreamExt as _;
-use schemas::book::{Book, Cells, TABLES};
+use schemas::book::{Book, Cells, TABLES, TrustCode};
 use schemas::merkle;
 
 use crate::{Appended, Lake, LakeError, Layout, Result, Table, cache};
@@ -31,6 +31,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// Name of the file of trust codes.
+const TRUST_CODES: &str = "trust_codes";
 /// The row that tells of the import itself.
 const IMPORT: &str = "_import";
 
@@ -104,8 +106,21 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
     let Some(table) = table else {
         return Ok(StoredBook::default());
     };
-    let cells = read_cells(&table).await?;
+    let cells = read_cells(&table, None).await?;
     stored_book(&table, cells)
+}
+
+/// The trust codes of the newest book, and its version: all of a book that whoever takes in reports needs, and of
+/// a large fleet a small part of it.
+///
+/// # Errors
+/// As [`load_book`], for the trust codes alone.
+pub async fn load_trust_codes(lake: &Lake) -> Result<(Vec<TrustCode>, Option<u64>)> {
+    let Some(table) = lake.table(TABLE).await? else {
+        return Ok((Vec::new(), None));
+    };
+    let cells = read_cells(&table, Some(TRUST_CODES)).await?;
+    Ok((book_of(&cells)?.trust_codes, Some(table.version())))
 }
 
 /// The newest book, from a copy of its cells that is kept in a folder where there is one, for questions that
@@ -123,7 +138,7 @@ pub async fn load_book_kept(lake: &Lake, cache_dir: &Path) -> Result<StoredBook>
     if let Some(cells) = std::fs::read(&path).ok().and_then(|kept| kept_cells(&kept, &stands_at)) {
         return stored_book(&table, cells);
     }
-    let cells = read_cells(&table).await?;
+    let cells = read_cells(&table, None).await?;
     // That it cannot be kept costs the next one its time, and nothing else.
     if let Err(error) = cache::put(&path, &cells_to_keep(&stands_at, &cells)) {
         tracing::debug!(%error, path = %path.display(), "the book is not kept");
@@ -182,7 +197,8 @@ fn text_of<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
     std::str::from_utf8(text).ok()
 }
 
-async fn read_cells(table: &Table) -> Result<BTreeMap<String, Cells>> {
+/// The cells of a book, or of one of its files only.
+async fn read_cells(table: &Table, file: Option<&str>) -> Result<BTreeMap<String, Cells>> {
     let failed = |e| LakeError::query(TABLE, e);
     let config = SessionConfig::new().with_repartition_file_min_size(0);
     let session = SessionContext::new_with_config(config);
@@ -192,7 +208,11 @@ async fn read_cells(table: &Table) -> Result<BTreeMap<String, Cells>> {
         .fields()
         .iter()
         .map(|field| cast(col(field.name()), field.data_type().clone()).alias(field.name()));
-    let rows = session.read_table(provider).and_then(|rows| rows.select(columns));
+    let rows = session.read_table(provider).and_then(|rows| match file {
+        Some(file) => rows.filter(col("file").eq(lit(file))),
+        None => Ok(rows),
+    });
+    let rows = rows.and_then(|rows| rows.select(columns));
     let mut rows = rows.map_err(failed)?.execute_stream().await.map_err(failed)?;
     let mut cells: BTreeMap<String, Cells> = BTreeMap::new();
     while let Some(batch) = rows.next().await {
@@ -210,15 +230,18 @@ fn stored_book(table: &Table, mut cells: BTreeMap<String, Cells>) -> Result<Stor
         let cell = |index: usize| row.get(index).map(str::to_owned);
         Some(Import { at: cell(0)?, by: cell(1)?, corrects: cell(2)? })
     });
-    let book = Book::read(&cells).map_err(|errors| {
-        let first = errors.first().map(ToString::to_string).unwrap_or_default();
-        misfit(&format!("the stored book does not hold any more: {first}"))
-    })?;
     Ok(StoredBook {
-        book,
+        book: book_of(&cells)?,
         version: Some(table.version()),
         stands_at: table.stands_at()?,
         import: import.unwrap_or_default(),
+    })
+}
+
+fn book_of(cells: &BTreeMap<String, Cells>) -> Result<Book> {
+    Book::read(cells).map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        misfit(&format!("the stored book does not hold any more: {first}"))
     })
 }
 

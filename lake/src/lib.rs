@@ -27,7 +27,8 @@ use object_store::ObjectStoreExt as _;
 use url::Url;
 
 pub use book::{
-    Import, StoredBook, book_stands_at, book_version, load_book, load_book_kept, save_book,
+    Import, StoredBook, book_stands_at, book_version, load_book, load_book_kept, load_trust_codes,
+    save_book,
 };
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};

@@ -17,7 +17,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::StreamExt as _;
-use lake::{Lake, LakeError, Layout, StoredBook, Table, book_version, load_book};
+use lake::{Lake, LakeError, Layout, StoredBook, Table, book_version, load_book, load_trust_codes};
 use schemas::book::{Book, Cells, TrustCode};
 use schemas::period::EpochSeconds;
 use schemas::trust::{SCHEMA, TABLE, columns};
@@ -149,9 +149,9 @@ pub fn rows_of(
 /// # Errors
 /// If the store fails, or what is stored does not hold any more.
 pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeError> {
-    let book = load_book(lake, None).await?;
-    let received = load(lake).await?;
-    Ok((Keyring::new(&[book.book.trust_codes, received].concat()), book.version))
+    let (mut codes, book_version) = load_trust_codes(lake).await?;
+    codes.extend(load(lake).await?);
+    Ok((Keyring::new(&codes), book_version))
 }
 
 /// What a keyring is made of beside a book: keys that came over Kafka, and which book is the newest.
