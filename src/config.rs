@@ -365,30 +365,3 @@ fn now_from_environment() -> anyhow::Result<Option<EpochSeconds>> {
         ),
     }
 }
-
-/// Starts the program anew with a setting for the allocator, where nobody chose otherwise.
-///
-/// mimalloc gives memory back after a second; an ingest fills and frees its batches faster than that. Given
-/// back after 100 ms, ten million reports stay below 512 MiB, which they pass otherwise, at a twentieth more
-/// time. The setting is read when a process starts, and changing it from inside would need
-/// unsafe code. Where it cannot be done, the ingest runs as it is.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place where the binary reads its environment"
-)]
-pub fn start_with_a_lean_allocator() {
-    use std::os::unix::process::CommandExt as _;
-    const SETTING: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "100");
-    if std::env::var_os(SETTING.0).is_some() {
-        return;
-    }
-    let mut args = std::env::args_os();
-    if let (Some(name), Ok(program)) = (args.next(), std::env::current_exe()) {
-        // Comes back only where it failed.
-        let _ = std::process::Command::new(program)
-            .arg0(name)
-            .args(args)
-            .env(SETTING.0, SETTING.1)
-            .exec();
-    }
-}

@@ -19,9 +19,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if matches!(cli.command, cli::Command::Ingest(_)) {
-        config::start_with_a_lean_allocator();
-    }
     let runs_on = matches!(
         cli.command,
         cli::Command::Ingest(cli::IngestCommand::Kafka(_)) | cli::Command::Serve(_)

@@ -85,7 +85,7 @@ pub fn take_in(
     };
     let cache_dir: PathBuf = lake.cache_dir(Path::new(&config.cache_dir));
     // One thread for commits: each keeps the memory of the largest commit it made.
-    let commits = super::lake_threads(1)?;
+    let commits = super::lake_threads(1, super::WAITING_OF_A_WRITER)?;
     let taken = ingest_files(commits.handle(), lake, &cache_dir, &files, &settings);
     bar.finish_and_clear();
     taken.context("the ingest stopped; what was committed stays, run it again to go on")

@@ -125,13 +125,22 @@ fn judging(lake: &Lake, config: &Config, runtime: &Runtime) -> Result<Judging, F
     Ok(Judging { limits: config.limits, rules: config.rules.clone(), keyring })
 }
 
+/// Threads that may wait for files, of whoever commits: there is one commit at a time, and a table or two is read
+/// beside it. Delta, where it reads fifty versions of a log, starts as many as it may; they all stay, since each
+/// next file is read by another one, and each keeps memory of its own: with 64, four million reports took 200 MiB
+/// more than with these.
+const WAITING_OF_A_WRITER: usize = 12;
+/// The same, of whoever answers many at once.
+const WAITING_OF_READERS: usize = 64;
+
 /// Threads for work on the lake beside a command's own.
-fn lake_threads(workers: usize) -> anyhow::Result<Runtime> {
+///
+/// Delta reads its log on threads that wait for files read on other ones, one or two for each table that is read:
+/// with too few of them, two such reads wait for each other for ever.
+fn lake_threads(workers: usize, waiting: usize) -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
-        // Delta reads its log on blocking threads that wait for files read on other ones: with too few
-        // of them, two such reads wait for each other for ever.
-        .max_blocking_threads(64)
+        .max_blocking_threads(waiting)
         .enable_all()
         .build()
         .context("cannot start threads for the lake")

@@ -54,7 +54,7 @@ pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outco
     let gauges = Arc::new(Gauges::new(&metrics.registry)?);
     let health = Health::default();
     listen_http(args, config, &metrics, &health)?;
-    let queries = super::lake_threads(limits.partitions)?;
+    let queries = super::lake_threads(limits.partitions, super::WAITING_OF_READERS)?;
     let shared = Arc::new(Shared::default());
     let server = Server::new(
         shared.clone(),

@@ -27,7 +27,7 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
     let connection = config.connection(&args.kafka).map_err(Failure::Usage)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
     let health = Health::default();
-    let runtime = super::lake_threads(2)?;
+    let runtime = super::lake_threads(2, super::WAITING_OF_A_WRITER)?;
     let asked = args.listen.as_ref().or(config.kafka.listen.as_ref());
     let text = Arc::new({
         let metrics = metrics.clone();

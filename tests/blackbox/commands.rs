@@ -1,6 +1,6 @@
 //! Commands, their output and their exit statuses.
 
-use crate::support::{Place, counts, files};
+use crate::support::{Place, counts, files, ran};
 
 const FLEET: &[&str] = &[
     "--reports",
@@ -410,4 +410,24 @@ fn upkeep_changes_no_answer() {
     let again = counts(&place.run(&["ingest", "files", first, "--format", "csv"]).stdout);
     assert_eq!((again["received"], again["accepted"]), (50, 0));
     assert!(again["duplicate"] > 40, "{again:?}");
+}
+
+/// A table's state is read anew after fifty commits, all of their files at once, by the few threads that a writer
+/// has for it; and so is the journal by whoever lost the index.
+#[test]
+fn a_log_of_many_versions_is_read_by_few_threads() {
+    let place = Place::with_fleet(&["--reports", "600", "--devices", "60", "--broken", "0"]);
+    let take_in = |cache: &str| {
+        let mut ingest = place.command(&["ingest", "files", "fleet/reports", "--format", "csv"]);
+        ingest.env("RUMLEDGER_FLUSH_ROWS_MAX", "10").env("RUMLEDGER_CACHE_DIR", place.path(cache));
+        let ran = ran(ingest.output().unwrap());
+        assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
+        let commits = ran.stderr.split_once(" commits").unwrap().0.rsplit_once(' ').unwrap().1;
+        assert!(commits.parse::<u64>().unwrap() > 50, "{}", ran.stderr);
+        counts(&ran.stdout)
+    };
+    let first = take_in("cache");
+    assert!(first["accepted"] > 500, "{first:?}");
+    let again = take_in("another-cache");
+    assert_eq!((again["received"], again["accepted"]), (first["received"], 0));
 }
