@@ -5,16 +5,14 @@
 //! after it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
 
 use deltalake::kernel::{Action, Add};
 use deltalake::logstore::{ObjectStoreRef, get_actions};
 use deltalake::protocol::SaveMode;
 use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
-use object_store::{GetResultPayload, ObjectStoreExt as _};
-use schemas::merkle::{self, Digesting, Hash};
+use schemas::merkle::{self, Hash};
 
 use crate::{Appended, LakeError, Result, Table};
 
@@ -35,43 +33,10 @@ pub struct FilesChecked {
     pub damaged: Option<(String, String)>,
 }
 
-/// Bytes that are read at once of a local file.
-const READ_BYTES: usize = 64 << 10;
-
-/// The SHA-256 of a file's bytes. It is never held as a whole: the thread that reads it is another one each time,
-/// and each would keep memory for it.
+/// The SHA-256 of a file's bytes.
 async fn digest_at(store: &ObjectStoreRef, path: &str) -> object_store::Result<String> {
-    let found = store.get(&Path::parse(path)?).await?;
-    let digest = match found.payload {
-        GetResultPayload::File(file, path) => {
-            let read = tokio::task::spawn_blocking(move || digest_of(file)).await?;
-            read.map_err(|e| object_store::Error::Generic {
-                store: "LocalFileSystem",
-                source: format!("{}: {e}", path.display()).into(),
-            })?
-        }
-        GetResultPayload::Stream(mut pieces) => {
-            let mut digest = Digesting::default();
-            while let Some(piece) = pieces.try_next().await? {
-                digest.take(&piece);
-            }
-            digest.end()
-        }
-    };
-    Ok(digest.to_string())
-}
-
-fn digest_of(mut file: File) -> io::Result<Hash> {
-    let mut digest = Digesting::default();
-    let mut bytes = vec![0; READ_BYTES];
-    loop {
-        match file.read(&mut bytes) {
-            Ok(0) => return Ok(digest.end()),
-            Ok(read) => digest.take(&bytes[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let bytes = store.get(&Path::parse(path)?).await?.bytes().await?;
+    Ok(merkle::digest(&bytes).to_string())
 }
 
 fn tag_of(add: &Add) -> Option<String> {

@@ -41,39 +41,19 @@ impl std::str::FromStr for Hash {
 }
 
 fn sha256(parts: &[&[u8]]) -> Hash {
-    let mut digest = Digesting::default();
-    parts.iter().for_each(|part| digest.take(part));
-    digest.end()
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    Hash(hash)
 }
 
 /// SHA-256 of bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> Hash {
     sha256(&[bytes])
-}
-
-/// SHA-256 of bytes that come in pieces.
-pub struct Digesting(Context);
-
-impl Default for Digesting {
-    fn default() -> Self {
-        Digesting(Context::new(&SHA256))
-    }
-}
-
-impl Digesting {
-    /// Takes in the next bytes.
-    pub fn take(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The digest of all that came.
-    #[must_use]
-    pub fn end(self) -> Hash {
-        let mut hash = Hash::default();
-        hash.0.copy_from_slice(self.0.finish().as_ref());
-        hash
-    }
 }
 
 /// The hash of a leaf: SHA-256(0x00 ‖ entry).
