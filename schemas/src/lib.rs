@@ -8,6 +8,7 @@ pub mod disposition;
 pub mod document;
 pub mod domain;
 pub mod finding;
+pub mod hex;
 pub mod journal;
 pub mod key;
 pub mod ledger;

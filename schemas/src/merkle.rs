@@ -5,13 +5,15 @@ use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use crate::hex::hex;
+
 /// A SHA-256 value, written in lower-case hexadecimal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash(pub [u8; 32]);
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
+use schemas::hex::hex;
 use schemas::journal::{CLOCK_CHANGE, MEASUREMENT, SCHEMA, SUB_DEVICE, UDI, stored_id};
 use schemas::period::EpochSeconds;
 
@@ -360,17 +361,6 @@ impl Rows {
         ];
         RecordBatch::try_new(SCHEMA.clone(), columns)
     }
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = vec![0; 2 * bytes.len()];
-    for (digits, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-    }
-    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]

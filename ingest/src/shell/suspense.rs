@@ -15,11 +15,11 @@ use arrow::error::ArrowError;
 use aws_lc_rs::digest::{SHA256, digest};
 use lake::{Appended, Table};
 use schemas::disposition::{Disposition, Reason};
+use schemas::hex::hex;
 use schemas::journal::{self, ACT, SCHEMA};
 use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
-use super::rows::hex;
 use super::takeup::{TakeUpError, column, read_file};
 
 type Result<T, E = TakeUpError> = std::result::Result<T, E>;

@@ -7,6 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use lake::{Appended, Lake, Table};
+use schemas::hex::hex;
 use schemas::journal;
 use schemas::ledger::{Line, VerifiedShare};
 use schemas::merkle::{self, Hash};
@@ -41,10 +42,6 @@ impl OperatorKey {
     pub fn public(&self) -> String {
         hex(self.0.public_key().as_ref())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Closes a period for all accounts, as posted. Twice is no error. Gives the manifest.
