@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider as _, MemoryCatalogProvider};
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -60,6 +61,8 @@ const SCHEMA: &str = "public";
 /// PostgreSQL's codes for too many connections, and for a login that is not known.
 const TOO_MANY: &str = "53300";
 const UNKNOWN_LOGIN: &str = "28000";
+/// PostgreSQL's class of codes for insufficient resources.
+const NO_MEMORY: &str = "53000";
 /// Where a client's own timeout is kept by the library's `SET` hook.
 const CLIENT_TIMEOUT: &str = "statement_timeout_ms";
 
@@ -368,7 +371,21 @@ impl ErrorHandler for Queries {
     fn on_error<C: ClientInfo>(&self, client: &C, error: &mut PgWireError) {
         let login = client.metadata().get(METADATA_USER);
         tracing::info!(peer = %client.socket_addr(), login, %error, "a statement was refused");
+        if is_over_memory(error) {
+            *error = refusal(
+                NO_MEMORY,
+                format!("{error}; ask for less at once, or start the server with more --memory-mb"),
+            );
+        }
     }
+}
+
+/// Whether a query asked for more than the memory, or the temporary files, of all queries together.
+fn is_over_memory(error: &PgWireError) -> bool {
+    let PgWireError::ApiError(cause) = error else { return false };
+    cause
+        .downcast_ref::<DataFusionError>()
+        .is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
 }
 
 #[async_trait]
