@@ -46,24 +46,32 @@ pub fn parse_public_key(
     spki_base64: &str,
 ) -> Result<ParsedPublicKey, String> {
     let der = STANDARD.decode(spki_base64).map_err(|e| format!("the key is not base64: {e}"))?;
+    parse_spki(algorithm, &der)
+}
+
+/// Parses a public key in SPKI DER.
+///
+/// # Errors
+/// As [`parse_public_key`].
+pub fn parse_spki(algorithm: Algorithm, der: &[u8]) -> Result<ParsedPublicKey, String> {
     // A bare point or a PKCS#1 key would be taken by the parser too; the contract says SPKI, which
     // is a DER sequence that starts with the algorithm's own sequence.
     let misfit = || format!("the key is no {} public key in SPKI DER", algorithm.as_str());
-    if !is_spki(&der) {
+    if !is_spki(der) {
         return Err(misfit());
     }
     match algorithm {
         Algorithm::Rs256 => {
-            let bits = PublicEncryptingKey::from_der(&der).map_err(|_| misfit())?.key_size_bits();
+            let bits = PublicEncryptingKey::from_der(der).map_err(|_| misfit())?.key_size_bits();
             if !(2048..=4096).contains(&bits) {
                 return Err(format!("the RSA key has {bits} bits, allowed are 2048 to 4096"));
             }
-            ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &der).map_err(|_| misfit())
+            ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der).map_err(|_| misfit())
         }
         Algorithm::Es256 => {
-            ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &der).map_err(|_| misfit())
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, der).map_err(|_| misfit())
         }
-        Algorithm::EdDsa => ParsedPublicKey::new(&ED25519, &der).map_err(|_| misfit()),
+        Algorithm::EdDsa => ParsedPublicKey::new(&ED25519, der).map_err(|_| misfit()),
     }
 }
 

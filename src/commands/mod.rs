@@ -20,6 +20,7 @@ mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::ingest::shell::endpoints::{self, Health, MetricsText};
 use ::ingest::shell::mediation::Judging;
@@ -126,12 +127,14 @@ fn judging(lake: &Lake, config: &Config, runtime: &Runtime) -> Result<Judging, F
 }
 
 /// Threads that may wait for files, of whoever commits: there is one commit at a time, and a table or two is read
-/// beside it. Delta, where it reads fifty versions of a log, starts as many as it may; they all stay, since each
-/// next file is read by another one, and each keeps memory of its own: with 64, four million reports took 200 MiB
-/// more than with these.
+/// beside it. Delta, where it reads fifty versions of a log, starts as many as it may.
 const WAITING_OF_A_WRITER: usize = 12;
 /// The same, of whoever answers many at once.
 const WAITING_OF_READERS: usize = 64;
+/// A thread that waits for files ends when it had nothing to do for so long. Each keeps memory of its own, some MiB,
+/// and starting one costs microseconds; with the usual ten seconds all of them stay for ever, since each next file
+/// is read by another one.
+const WAITING_KEPT: Duration = Duration::from_millis(200);
 
 /// Threads for work on the lake beside a command's own.
 ///
@@ -141,6 +144,7 @@ fn lake_threads(workers: usize, waiting: usize) -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .max_blocking_threads(waiting)
+        .thread_keep_alive(WAITING_KEPT)
         .enable_all()
         .build()
         .context("cannot start threads for the lake")

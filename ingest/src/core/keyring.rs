@@ -1,12 +1,14 @@
 //! Trust codes by UDI, and the check of a signature against them (R7).
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::signature::ParsedPublicKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use schemas::book::TrustCode;
-use schemas::key::{Algorithm, parse_public_key};
+use schemas::key::{Algorithm, parse_spki};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
@@ -32,17 +34,16 @@ pub struct Signed<'a> {
     pub sha256: &'a [u8; 32],
 }
 
-/// A public key, parsed when it is first used and kept parsed.
+/// A public key in SPKI DER, parsed when it is first used and kept parsed.
 struct Key {
     algorithm: Algorithm,
-    spki_base64: String,
+    spki: Box<[u8]>,
     parsed: OnceLock<Option<ParsedPublicKey>>,
 }
 
 impl Key {
     fn verifies(&self, signed: Signed<'_>, signature: &[u8]) -> bool {
-        let parsed =
-            self.parsed.get_or_init(|| parse_public_key(self.algorithm, &self.spki_base64).ok());
+        let parsed = self.parsed.get_or_init(|| parse_spki(self.algorithm, &self.spki).ok());
         let Some(key) = parsed else { return false };
         match self.algorithm {
             Algorithm::EdDsa => key.verify_sig(signed.message, signature).is_ok(),
@@ -53,47 +54,72 @@ impl Key {
     }
 }
 
+/// A trust code of a device; its key by its place among the device's keys.
 struct Code {
-    key: Arc<Key>,
+    key: usize,
     valid_from: EpochSeconds,
     /// Exclusive.
     valid_to: EpochSeconds,
 }
 
-/// All trust codes of a book.
+/// What is on record of one device.
+struct Signer {
+    codes: Box<[Code]>,
+    keys: Box<[Key]>,
+}
+
+impl Signer {
+    fn new(of_udi: &[&TrustCode]) -> Signer {
+        let mut keys: Vec<Key> = Vec::with_capacity(of_udi.len());
+        let code = |code: &&TrustCode| {
+            let algorithm = code.algorithm;
+            // One that does not decode verifies nothing; those of a book do.
+            let spki = STANDARD.decode(&code.public_key).unwrap_or_default().into_boxed_slice();
+            let held = keys.iter().position(|k| k.algorithm == algorithm && k.spki == spki);
+            let key = held.unwrap_or_else(|| {
+                keys.push(Key { algorithm, spki, parsed: OnceLock::new() });
+                keys.len() - 1
+            });
+            let valid_to = code.valid_to.unwrap_or_else(|| overwritten_at(code, of_udi));
+            Code { key, valid_from: code.valid_from, valid_to }
+        };
+        let codes = of_udi.iter().map(code).collect();
+        Signer { codes, keys: keys.into() }
+    }
+
+    /// Its codes of an algorithm, each with its key.
+    fn codes(&self, algorithm: Algorithm) -> impl Iterator<Item = (&Code, &Key)> {
+        let codes = self.codes.iter().map(|code| (code, &self.keys[code.key]));
+        codes.filter(move |(_, key)| key.algorithm == algorithm)
+    }
+}
+
+/// All trust codes of a book. A fleet has one for each device, so that little is held of each.
 #[derive(Default)]
 pub struct Keyring {
-    codes: HashMap<Udi, Vec<Code>>,
+    /// By PID, then by serial number.
+    signers: HashMap<Box<str>, HashMap<Box<str>, Signer>>,
 }
 
 impl Keyring {
     #[must_use]
     pub fn new(trust_codes: &[TrustCode]) -> Keyring {
-        let mut keys: HashMap<(Algorithm, &str), Arc<Key>> = HashMap::new();
-        let mut by_udi: HashMap<&Udi, Vec<&TrustCode>> = HashMap::new();
-        for code in trust_codes {
-            by_udi.entry(&code.udi).or_default().push(code);
+        let mut sorted: Vec<&TrustCode> = trust_codes.iter().collect();
+        sorted.sort_by(|a, b| a.udi.cmp(&b.udi));
+        let mut keyring = Keyring::default();
+        for of_udi in sorted.chunk_by(|a, b| a.udi == b.udi) {
+            let Udi { pid, serial } = &of_udi[0].udi;
+            let signers = match keyring.signers.get_mut(pid.as_str()) {
+                Some(signers) => signers,
+                None => keyring.signers.entry(pid.as_str().into()).or_default(),
+            };
+            signers.insert(serial.as_str().into(), Signer::new(of_udi));
         }
-        let codes = by_udi
-            .into_iter()
-            .map(|(udi, of_udi)| {
-                let codes = of_udi.iter().map(|code| Code {
-                    key: Arc::clone(keys.entry((code.algorithm, &code.public_key)).or_insert_with(
-                        || {
-                            Arc::new(Key {
-                                algorithm: code.algorithm,
-                                spki_base64: code.public_key.clone(),
-                                parsed: OnceLock::new(),
-                            })
-                        },
-                    )),
-                    valid_from: code.valid_from,
-                    valid_to: code.valid_to.unwrap_or_else(|| overwritten_at(code, &of_udi)),
-                });
-                (udi.clone(), codes.collect())
-            })
-            .collect();
-        Keyring { codes }
+        keyring
+    }
+
+    fn signer(&self, udi: &Udi) -> Option<&Signer> {
+        self.signers.get(udi.pid.as_str())?.get(udi.serial.as_str())
     }
 
     /// Checks a signature over the exact bytes that were signed (R7.1).
@@ -106,17 +132,17 @@ impl Keyring {
         signature: Option<&[u8]>,
         at: EpochSeconds,
     ) -> Verdict {
-        let Some(codes) = self.codes.get(signer) else {
+        let Some(signer) = self.signer(signer) else {
             return Verdict::TrustUnknown;
         };
         let Some(signature) = signature else {
             return Verdict::Invalid;
         };
         let mut verdict = Verdict::Invalid;
-        for code in codes.iter().filter(|c| c.key.algorithm == algorithm) {
+        for (code, key) in signer.codes(algorithm) {
             let in_force = code.valid_from <= at && at < code.valid_to;
             // A code that could not change the verdict need not be tried.
-            if (in_force || verdict == Verdict::Invalid) && code.key.verifies(signed, signature) {
+            if (in_force || verdict == Verdict::Invalid) && key.verifies(signed, signature) {
                 if in_force {
                     return Verdict::Verified;
                 }
@@ -145,14 +171,14 @@ impl Keyring {
         let signature = parts.value.as_deref()?;
         let signed = Signed { message: parts.message, sha256: &report.payload_sha256 };
         let at = report.last_end;
-        let of_signer = self.codes.get(parts.signer)?.iter();
-        let code = of_signer
-            .filter(|code| code.key.algorithm == parts.algorithm)
-            .filter(|code| code.valid_from <= at && at < code.valid_to)
-            .find(|code| code.key.verifies(signed, signature))?;
+        let (code, key) = self
+            .signer(parts.signer)?
+            .codes(parts.algorithm)
+            .filter(|(code, _)| code.valid_from <= at && at < code.valid_to)
+            .find(|(_, key)| key.verifies(signed, signature))?;
         Some(TrustFact {
-            algorithm: code.key.algorithm,
-            public_key: code.key.spki_base64.clone(),
+            algorithm: key.algorithm,
+            public_key: STANDARD.encode(&key.spki),
             valid_from: code.valid_from,
             valid_to: (code.valid_to != EpochSeconds::MAX).then_some(code.valid_to),
         })
