@@ -72,9 +72,10 @@ def fleet(name, *args):
     return folder
 
 
-def month_fleet(reports):
-    """Two measurements a report on the average, all in one month."""
-    return fleet(f"month-{reports}", "--reports", reports, "--devices", max(reports // 200, 10), "--duplicates", 0,
+def month_fleet(reports, devices=None):
+    """Two measurements a report on the average, all in one month; of 200 reports a device if not told otherwise."""
+    name = f"month-{reports}" + (f"-of-{devices}" if devices else "")
+    return fleet(name, "--reports", reports, "--devices", devices or max(reports // 200, 10), "--duplicates", 0,
                  "--broken", 0, "--algorithm", "EdDSA", "--months", 1, "--per-file", 5000)
 
 

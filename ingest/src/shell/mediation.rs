@@ -219,10 +219,15 @@ impl Gathered {
         };
         let parts = parts_of(arrivals);
         let line = Line::default();
+        let full = self.full();
+        let mut closed = Ok(Vec::new());
         let rows = Mutex::new(&mut *self);
         // All cores decode and verify. Whichever has the part that is next in the order concludes it, and those
         // behind it that are there: so nobody has to be woken for it.
         let done = rayon::in_place_scope_fifo(|scope| {
+            // What the reports before these made is closed beside them, so that no core waits for it.
+            let closed = &mut closed;
+            scope.spawn_fifo(move |_| *closed = full.into_iter().map(Rows::finish).collect());
             for (number, part) in parts.iter().enumerate() {
                 let (prepare, line, parts, fresh, rows) = (&prepare, &line, &parts, &fresh, &rows);
                 scope.spawn_fifo(move |_| {
@@ -236,14 +241,17 @@ impl Gathered {
         });
         line.ended()?;
         self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if self.open.len() > 1 {
-            for rows in &mut self.open {
-                if rows.len() >= ROWS_TOGETHER {
-                    self.done.push(rows.finish()?);
-                }
-            }
-        }
+        self.done.append(&mut closed?);
         Ok(done)
+    }
+
+    /// Rows that are enough for batches of their own; those of the reports to come begin anew.
+    fn full(&mut self) -> Vec<Rows> {
+        if self.open.len() == 1 {
+            return Vec::new();
+        }
+        let full = self.open.iter_mut().filter(|rows| rows.len() >= ROWS_TOGETHER);
+        full.map(std::mem::take).collect()
     }
 
     /// Gives reports their dispositions, one after the other, and makes them rows.
@@ -292,7 +300,7 @@ impl Gathered {
         let mut next = Gathered::of(self.open.len());
         next.fresh.reserve(self.fresh.len());
         let mut gathered = std::mem::replace(self, next);
-        for rows in &mut gathered.open {
+        for rows in gathered.open {
             if !rows.is_empty() || self.open.len() == 1 {
                 gathered.done.push(rows.finish()?);
             }

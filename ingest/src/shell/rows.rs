@@ -276,14 +276,13 @@ impl Rows {
         self.measurements.push(measurements.len(), !measurements.is_empty())
     }
 
-    /// The rows as one batch; nothing is left.
+    /// The rows as one batch.
     ///
     /// # Errors
     /// Only if the columns do not fit the schema, which would be a bug.
-    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        let mut rows = std::mem::take(self);
-        let n = rows.len();
-        let mut texts = rows.texts.map(Words::finish).into_iter();
+    pub fn finish(mut self) -> Result<RecordBatch, ArrowError> {
+        let n = self.len();
+        let mut texts = self.texts.map(Words::finish).into_iter();
         let mut text = || texts.next().unwrap_or_else(|| unreachable!("17 text columns"));
         let time = |values: Vec<Option<i64>>| {
             Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
@@ -291,36 +290,36 @@ impl Rows {
         let known = |values: Vec<i64>| {
             Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) as ArrayRef
         };
-        let ids = rows.report_id.finish().with_data_type(stored_id());
+        let ids = self.report_id.finish().with_data_type(stored_id());
         debug_assert_eq!(ids.data_type(), &DataType::Decimal128(20, 0));
         let ha = StructArray::try_new(
             UDI.clone(),
-            vec![Arc::new(rows.ha_pid.finish()), Arc::new(rows.ha_serial.finish())],
+            vec![Arc::new(self.ha_pid.finish()), Arc::new(self.ha_serial.finish())],
             None,
         )?;
         let measurements = StructArray::try_new(
             MEASUREMENT.clone(),
             vec![
-                Arc::new(rows.metric.finish()),
-                known(rows.start),
-                known(rows.end),
-                Arc::new(rows.value.finish()),
+                Arc::new(self.metric.finish()),
+                known(self.start),
+                known(self.end),
+                Arc::new(self.value.finish()),
             ],
             None,
         )?;
         let sub_devices = StructArray::try_new(
             SUB_DEVICE.clone(),
             vec![
-                Arc::new(rows.sub_device.measurement.finish()),
-                Arc::new(rows.sub_device.change.finish()),
-                Arc::new(rows.sub_device.pid.finish()),
-                Arc::new(rows.sub_device.serial.finish()),
+                Arc::new(self.sub_device.measurement.finish()),
+                Arc::new(self.sub_device.change.finish()),
+                Arc::new(self.sub_device.pid.finish()),
+                Arc::new(self.sub_device.serial.finish()),
             ],
             None,
         )?;
         let clock_changes = StructArray::try_new(
             CLOCK_CHANGE.clone(),
-            vec![Arc::new(rows.clock_measurement.finish()), Arc::new(rows.clock_seconds.finish())],
+            vec![Arc::new(self.clock_measurement.finish()), Arc::new(self.clock_seconds.finish())],
             None,
         )?;
         let acts = SCHEMA.field_with_name("acts")?.data_type();
@@ -332,32 +331,32 @@ impl Rows {
             text()?,
             Arc::new(ids),
             text()?,
-            Arc::new(rows.layout.finish()),
+            Arc::new(self.layout.finish()),
             text()?,
-            Arc::new(rows.utility.finish()),
-            text()?,
-            text()?,
+            Arc::new(self.utility.finish()),
             text()?,
             text()?,
             text()?,
             text()?,
-            known(rows.received_at),
-            time(rows.usage_start),
-            time(rows.usage_end),
             text()?,
-            Arc::new(rows.partition.finish()),
-            Arc::new(rows.offset.finish()),
-            rows.ha.finish(ha)?,
-            rows.measurements.finish(measurements)?,
-            Arc::new(rows.raw.finish()?),
-            Arc::new(rows.context.finish()),
+            text()?,
+            known(self.received_at),
+            time(self.usage_start),
+            time(self.usage_end),
+            text()?,
+            Arc::new(self.partition.finish()),
+            Arc::new(self.offset.finish()),
+            self.ha.finish(ha)?,
+            self.measurements.finish(measurements)?,
+            Arc::new(self.raw.finish()?),
+            Arc::new(self.context.finish()),
             new_null_array(acts, n),
             text()?,
             text()?,
             text()?,
-            rows.roles.finish(rows.role.finish())?,
-            rows.sub_devices.finish(sub_devices)?,
-            rows.clock_changes.finish(clock_changes)?,
+            self.roles.finish(self.role.finish())?,
+            self.sub_devices.finish(sub_devices)?,
+            self.clock_changes.finish(clock_changes)?,
         ];
         RecordBatch::try_new(SCHEMA.clone(), columns)
     }

@@ -12,7 +12,7 @@ use crate::core::json::{Fault, FaultKind, Kind, Reader};
 type Read_<T> = Result<T, Fault>;
 
 pub(super) fn read<R: Read>(
-    mut window: Window<R>,
+    mut window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
@@ -42,7 +42,7 @@ enum Stop {
 
 /// Takes one step over the window's text, with more of the input as long as it is incomplete.
 fn attempt<R: Read, T>(
-    window: &mut Window<R>,
+    window: &mut Window<'_, R>,
     limits: &CarrierLimits,
     out: &Output<'_, '_>,
     mut step: impl FnMut(&str) -> Read_<T>,
@@ -68,7 +68,7 @@ fn attempt<R: Read, T>(
 
 fn refuse<R: Read>(
     stop: Stop,
-    window: Window<R>,
+    window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
@@ -134,7 +134,7 @@ enum Element {
 }
 
 fn read_list<R: Read>(
-    mut window: Window<R>,
+    mut window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
@@ -168,7 +168,7 @@ fn read_list<R: Read>(
 /// Hands on every element that stands whole in the window, whose text is checked once for all of
 /// them. Gives the bytes they take; whatever else comes is for [`attempt`].
 fn take_whole_elements<R: Read>(
-    window: &Window<R>,
+    window: &Window<'_, R>,
     first: &mut bool,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
@@ -209,7 +209,7 @@ fn read_element(text: &str, first: bool, limits: &ReportLimits) -> Read_<Element
 /// Passes over an element that is too deep or too large, and hands on what is kept of it, so that
 /// decoding names its fault. False if the input ends within it.
 fn pass_element<R: Read>(
-    window: &mut Window<R>,
+    window: &mut Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<bool, CarrierError> {
@@ -272,7 +272,7 @@ impl Brackets {
 
 /// What follows the list: other members, the closing brace, nothing more.
 fn read_tail<R: Read>(
-    mut window: Window<R>,
+    mut window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
     empty: bool,
@@ -294,7 +294,7 @@ fn read_tail<R: Read>(
 }
 
 fn read_blank_end<R: Read>(
-    mut window: Window<R>,
+    mut window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
     empty: bool,

@@ -170,7 +170,7 @@ pub fn read_bytes(
 
 /// Reads a document that is no archive.
 fn read_document<R: Read>(
-    mut window: Window<R>,
+    mut window: Window<'_, R>,
     name: &str,
     limits: &CarrierLimits,
     sink: &mut dyn Sink,
@@ -239,7 +239,7 @@ impl<'s, 'n> Output<'s, 'n> {
     /// The rest of the input, in which no report can be read, is one suspended report.
     fn refuse_rest<R: Read>(
         &mut self,
-        window: Window<R>,
+        window: Window<'_, R>,
         limits: &CarrierLimits,
         reason: Reason,
         what: &str,
@@ -250,7 +250,7 @@ impl<'s, 'n> Output<'s, 'n> {
 
     fn refuse_rest_as<R: Read>(
         &mut self,
-        mut window: Window<R>,
+        mut window: Window<'_, R>,
         limits: &CarrierLimits,
         reason: Reason,
         mut detail: String,

@@ -1,29 +1,33 @@
 //! A bounded window that slides over an input, so that no input is held in memory whole.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
+
+use simdutf8::compat::from_utf8;
 
 const STEP: usize = 256 << 10;
 
-pub(super) struct Window<R> {
+pub(super) struct Window<'b, R> {
     input: R,
-    buffer: Vec<u8>,
+    /// Borrowed where all of the input is in memory.
+    buffer: Cow<'b, [u8]>,
     start: usize,
     ended: bool,
     /// Bytes of the input that were passed.
     passed: u64,
 }
 
-impl Window<io::Empty> {
+impl<'b> Window<'b, io::Empty> {
     /// A window over all of an input that is in memory.
-    pub(super) fn whole(bytes: &[u8]) -> Window<io::Empty> {
-        let buffer = bytes.to_vec();
+    pub(super) fn whole(bytes: &'b [u8]) -> Self {
+        let buffer = Cow::Borrowed(bytes);
         Window { input: io::empty(), buffer, start: 0, ended: true, passed: 0 }
     }
 }
 
-impl<R: Read> Window<R> {
+impl<R: Read> Window<'_, R> {
     pub(super) fn new(input: R) -> Self {
-        Window { input, buffer: Vec::new(), start: 0, ended: false, passed: 0 }
+        Window { input, buffer: Cow::Owned(Vec::new()), start: 0, ended: false, passed: 0 }
     }
 
     pub(super) fn data(&self) -> &[u8] {
@@ -32,12 +36,12 @@ impl<R: Read> Window<R> {
 
     /// The longest prefix of the data that is UTF-8, and whether what follows it can never be.
     pub(super) fn text(&self) -> (&str, bool) {
-        match std::str::from_utf8(self.data()) {
+        match from_utf8(self.data()) {
             Ok(text) => (text, false),
             Err(error) => {
                 let valid = &self.data()[..error.valid_up_to()];
                 let broken = error.error_len().is_some() || self.ended;
-                (std::str::from_utf8(valid).unwrap_or_default(), broken)
+                (from_utf8(valid).unwrap_or_default(), broken)
             }
         }
     }
@@ -59,13 +63,13 @@ impl<R: Read> Window<R> {
 
     /// Reads more, at least doubling the data; false at the end of the input.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
-        let before = self.buffer.len();
+        // What is borrowed is all there is.
+        let Cow::Owned(buffer) = &mut self.buffer else { return Ok(false) };
+        buffer.drain(..self.start);
+        self.start = 0;
+        let before = buffer.len();
         let wanted = before.max(STEP) as u64;
-        let read = (&mut self.input).take(wanted).read_to_end(&mut self.buffer)?;
+        let read = (&mut self.input).take(wanted).read_to_end(buffer)?;
         self.ended = (read as u64) < wanted;
         Ok(read > 0)
     }

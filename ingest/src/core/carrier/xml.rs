@@ -1,5 +1,6 @@
 //! The XML carrier: `<smartLicense>` with reports, or one bare `<RUMReport>`.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use quick_xml::XmlVersion;
@@ -26,18 +27,18 @@ enum Place {
 }
 
 /// One part of a document, complete in itself, and the bytes it takes.
-struct Part {
-    what: What,
+struct Part<'t> {
+    what: What<'t>,
     bytes: usize,
 }
 
-enum What {
+enum What<'t> {
     /// White space, comment, processing instruction, text of no account.
     Nothing,
     RootStart(String),
     RootEnd,
     /// A report's joined text.
-    Report(String),
+    Report(Cow<'t, str>),
     /// A report that is no text: it holds elements.
     ReportWithElements,
     /// Any other element.
@@ -55,7 +56,7 @@ enum Fault {
 }
 
 pub(super) fn read<R: Read>(
-    mut window: Window<R>,
+    mut window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
@@ -119,13 +120,13 @@ pub(super) fn read<R: Read>(
     }
 }
 
-/// A report's text, or its bytes and why it was refused.
-type HeldReport = (Vec<u8>, Option<(Reason, String)>);
-
 /// Holds a report back until it is known which elements stand beside it.
 #[derive(Default)]
 struct Pending {
-    report: Option<HeldReport>,
+    /// Its text, or its bytes if it was refused; memory that one report after the other uses.
+    report: Vec<u8>,
+    refused: Option<(Reason, String)>,
+    holds: bool,
     context: Vec<u8>,
     kept_max: usize,
     reports: u64,
@@ -137,7 +138,7 @@ const NOT_KEPT: &[u8] = b"<!-- more is not kept -->";
 impl Pending {
     fn take(
         &mut self,
-        what: What,
+        what: What<'_>,
         bytes: &[u8],
         place: &mut Place,
         out: &mut Output<'_, '_>,
@@ -156,17 +157,15 @@ impl Pending {
                 self.keep(bytes);
             }
             What::Report(text) => {
-                let trimmed = text.trim_matches([' ', '\t', '\n', '\r']);
-                let whole = trimmed.len() == text.len();
-                let text = if whole { text.into_bytes() } else { trimmed.as_bytes().to_vec() };
-                self.report(text, None, place, out)?;
+                let text = text.trim_matches([' ', '\t', '\n', '\r']);
+                self.report(text.as_bytes(), None, place, out)?;
             }
             What::ReportWithElements => {
                 let refused = (
                     Reason::Malformed,
                     "the RUMReport element holds elements, not JSON".to_owned(),
                 );
-                self.report(bytes.to_vec(), Some(refused), place, out)?;
+                self.report(bytes, Some(refused), place, out)?;
             }
         }
         if *place == Place::Start {
@@ -186,7 +185,7 @@ impl Pending {
 
     fn report(
         &mut self,
-        text: Vec<u8>,
+        text: &[u8],
         refused: Option<(Reason, String)>,
         place: &mut Place,
         out: &mut Output<'_, '_>,
@@ -200,15 +199,18 @@ impl Pending {
         self.flush(out)?;
         self.reports += 1;
         self.context = before_first;
-        self.report = Some((text, refused));
+        self.report.clear();
+        self.report.extend_from_slice(text);
+        self.refused = refused;
+        self.holds = true;
         Ok(())
     }
 
     fn flush(&mut self, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
-        match self.report.take() {
-            Some((text, refused)) => out.report(&text, refused, std::mem::take(&mut self.context)),
-            None => Ok(()),
+        if !std::mem::take(&mut self.holds) {
+            return Ok(());
         }
+        out.report(&self.report, self.refused.take(), std::mem::take(&mut self.context))
     }
 
     fn finish(mut self, place: &Place, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
@@ -225,7 +227,7 @@ impl Pending {
 
     fn refuse<R: Read>(
         mut self,
-        window: Window<R>,
+        window: Window<'_, R>,
         limits: &CarrierLimits,
         reason: Reason,
         what: String,
@@ -239,7 +241,7 @@ impl Pending {
     /// that decoding names its fault. False if it is no report, or has no end.
     fn pass_oversize<R: Read>(
         &mut self,
-        window: &mut Window<R>,
+        window: &mut Window<'_, R>,
         place: &mut Place,
         limits: &CarrierLimits,
         out: &mut Output<'_, '_>,
@@ -255,7 +257,7 @@ impl Pending {
         let content = text[start + content + 1..].trim_start();
         let content = content.strip_prefix(CDATA).unwrap_or(content).trim_start();
         let kept = content.as_bytes()[..content.len().min(limits.evidence_bytes_max())].to_vec();
-        self.report(kept, None, place, out)?;
+        self.report(&kept, None, place, out)?;
         pass_to_report_end(window, out)
     }
 }
@@ -264,7 +266,7 @@ const CDATA: &str = "<![CDATA[";
 
 /// Passes to behind the next `</RUMReport>` that stands outside a CDATA section.
 fn pass_to_report_end<R: Read>(
-    window: &mut Window<R>,
+    window: &mut Window<'_, R>,
     out: &Output<'_, '_>,
 ) -> Result<bool, CarrierError> {
     let mut in_cdata = false;
@@ -303,7 +305,7 @@ fn pass_to_report_end<R: Read>(
 }
 
 /// Reads the next part at the start of the text.
-fn next_part(text: &str, place: &Place) -> Result<Part, Fault> {
+fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.allow_unmatched_ends = true;
@@ -350,7 +352,7 @@ fn next_part(text: &str, place: &Place) -> Result<Part, Fault> {
         Event::Empty(start) => {
             check_start(&start)?;
             match (start.local_name().as_ref(), in_root) {
-                (REPORT, _) => What::Report(String::new()),
+                (REPORT, _) => What::Report(Cow::default()),
                 _ => What::Sibling,
             }
         }
@@ -382,21 +384,21 @@ fn next_event<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, Fault> {
 }
 
 /// Reads the content of a report, whose start tag was read, to its end tag.
-fn read_report(reader: &mut Reader<&[u8]>) -> Result<What, Fault> {
-    let mut text = String::new();
+fn read_report<'t>(reader: &mut Reader<&'t [u8]>) -> Result<What<'t>, Fault> {
+    let mut text = Cow::default();
     let mut has_elements = false;
     let mut depth = 0u64;
     loop {
         match next_event(reader)? {
             Event::Text(content) => {
                 check_text(&content.borrow().into_inner())?;
-                text.push_str(&content.xml10_content());
+                join(&mut text, content.xml10_content());
             }
             Event::CData(content) => {
                 check_chars(&content)?;
-                text.push_str(&content.xml10_content());
+                join(&mut text, content.xml10_content());
             }
-            Event::GeneralRef(reference) => text.push(resolve(&reference)?),
+            Event::GeneralRef(reference) => text.to_mut().push(resolve(&reference)?),
             Event::Comment(_) | Event::PI(_) => {}
             Event::Start(start) => {
                 check_start(&start)?;
@@ -414,6 +416,15 @@ fn read_report(reader: &mut Reader<&[u8]>) -> Result<What, Fault> {
         }
     }
     Ok(if has_elements { What::ReportWithElements } else { What::Report(text) })
+}
+
+/// Adds to a text; what is all of it is borrowed.
+fn join<'t>(text: &mut Cow<'t, str>, more: Cow<'t, str>) {
+    if text.is_empty() {
+        *text = more;
+    } else if !more.is_empty() {
+        text.to_mut().push_str(&more);
+    }
 }
 
 /// Passes over an element, whose start tag was read, holding that it is well-formed.

@@ -7,6 +7,7 @@ mod fields;
 use aws_lc_rs::digest::{SHA256, digest};
 use schemas::disposition::Reason;
 use schemas::period::EpochSeconds;
+use simdutf8::compat::from_utf8;
 
 use self::check::{check, check_times};
 use self::fields::{Envelope, Payload, read_envelope, read_payload_fields};
@@ -56,11 +57,11 @@ fn read(
 ) -> Result<DecodedReport, Refusal> {
     let too_large = text.len() > limits.report_bytes_max;
     let within = &text[..text.len().min(limits.report_bytes_max)];
-    let within = match std::str::from_utf8(within) {
+    let within = match from_utf8(within) {
         Ok(text) => text,
         // The cut may fall inside a character; anything else is no UTF-8.
         Err(error) if too_large && error.error_len().is_none() => {
-            std::str::from_utf8(&within[..error.valid_up_to()]).unwrap_or_default()
+            from_utf8(&within[..error.valid_up_to()]).unwrap_or_default()
         }
         Err(error) => {
             return Err((Reason::Malformed, format!("not UTF-8 at byte {}", error.valid_up_to())));
@@ -120,11 +121,13 @@ fn interpret(
             Ok(report)
         }
         Some(Payload::Text(text)) => {
-            let payload =
-                text.into_string().map_err(|f| refusal(f, "the payload string", limits))?;
-            let digest = sha256(payload.as_bytes());
+            let signed = text.into_bytes().map_err(|f| refusal(f, "the payload string", limits))?;
+            let digest = sha256(&signed);
             readings.payload_sha256 = Some(digest);
-            let mut reader = Reader::new(&payload, limits.depth_max);
+            // It was text before it was unescaped.
+            let payload = from_utf8(&signed)
+                .map_err(|e| (Reason::Malformed, format!("the payload is not UTF-8: {e}")))?;
+            let mut reader = Reader::new(payload, limits.depth_max);
             let in_payload = |fault| refusal(fault, "the payload", limits);
             if reader.kind().map_err(in_payload)? != Kind::Object {
                 reader.skip().and_then(|()| reader.end()).map_err(in_payload)?;
@@ -134,9 +137,8 @@ fn interpret(
             reader.end().map_err(in_payload)?;
             let report = check(&fields, envelope.signature, digest, readings)?;
             drop(fields);
-            asides::read(&payload, &mut readings.asides);
-            let signed_payload = Some(payload.into_bytes());
-            Ok(DecodedReport { signed_payload, ..report })
+            asides::read(payload, &mut readings.asides);
+            Ok(DecodedReport { signed_payload: Some(signed), ..report })
         }
     }
 }

@@ -54,14 +54,14 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// A string that was unescaped while it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unescaped(Result<String, Fault>);
+pub struct Unescaped(Result<Vec<u8>, Fault>);
 
 impl Unescaped {
-    /// The string's own characters.
+    /// The string's own characters, as UTF-8.
     ///
     /// # Errors
     /// As [`Text::unescape`].
-    pub fn into_string(self) -> Result<String, Fault> {
+    pub fn into_bytes(self) -> Result<Vec<u8>, Fault> {
         self.0
     }
 }
@@ -202,9 +202,8 @@ impl<'a> Reader<'a> {
         }
         self.pos = pos + 1;
         out.truncate(length);
-        let text = if is_text { String::from_utf8(out).ok() } else { None };
-        let lone = FaultKind::Syntax(LONE_SURROGATE);
-        Ok(Unescaped(text.ok_or(Fault { kind: lone, offset })))
+        let lone = Fault { kind: FaultKind::Syntax(LONE_SURROGATE), offset };
+        Ok(Unescaped(if is_text { Ok(out) } else { Err(lone) }))
     }
 
     /// Takes the escape that starts here, of a surrogate pair both; `None` for half of a pair.
@@ -322,6 +321,10 @@ mod tests {
         }
     }
 
+    fn text_of(string: Unescaped) -> Result<String, Fault> {
+        string.into_bytes().map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
     proptest! {
         /// The two ways to read a string find the same fault at the same place.
         #[test]
@@ -330,7 +333,7 @@ mod tests {
             let (mut short, mut long) = (Reader::new(&text, 64), Reader::new(&text, 64));
             match (short.scalar(), long.long_string()) {
                 (Ok(Scalar::String(short)), Ok(long)) => {
-                    prop_assert_eq!(short.unescape().map(Cow::into_owned), long.into_string());
+                    prop_assert_eq!(short.unescape().map(Cow::into_owned), text_of(long));
                 }
                 (Err(short), Err(long)) => prop_assert_eq!(short, long),
                 (short, long) => prop_assert!(false, "{:?} {:?}", short, long),
@@ -346,7 +349,7 @@ mod tests {
             let theirs: Option<String> = serde_json::from_str(&text).ok();
             prop_assert_eq!(string.unescape().ok().map(Cow::into_owned), theirs.clone());
             let mut reader = Reader::new(&text, 64);
-            let long = reader.long_string().unwrap().into_string();
+            let long = text_of(reader.long_string().unwrap());
             prop_assert_eq!(reader.offset(), text.len());
             if let (Err(long), Err(short)) = (&long, string.unescape()) {
                 prop_assert_eq!(*long, short);
