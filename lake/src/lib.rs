@@ -23,6 +23,7 @@ use deltalake::kernel::transaction::CommitProperties;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
+use futures::StreamExt as _;
 use object_store::ObjectStoreExt as _;
 use url::Url;
 
@@ -70,6 +71,12 @@ impl Lake {
             .map_or_else(|()| self.root.to_string(), |p| p.display().to_string())
     }
 
+    /// True of a local lake whose folder is not there.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.root.to_file_path().is_ok_and(|path| !path.exists())
+    }
+
     /// A local folder for caches of this lake: inside a local lake, in the user's cache otherwise.
     #[must_use]
     pub fn cache_dir(&self, user_cache: &Path) -> PathBuf {
@@ -92,7 +99,7 @@ impl Lake {
             .root
             .join(&format!("{name}/"))
             .map_err(|e| LakeError::location(&self.location(), e))?;
-        let (prefixed, root) = self.store.for_table(&url);
+        let (prefixed, root) = self.store.for_table(&url)?;
         let log_store = default_logstore(prefixed, root, &url, &StorageConfig::default());
         Ok(DeltaTable::new(log_store))
     }
@@ -173,12 +180,38 @@ impl Lake {
     }
 }
 
-/// True if the table's first commit is there; the log is never cleaned by age.
+/// True if the table's first commit is there; the log is never cleaned by age. A log that has commits, but not its
+/// first one, is damaged: taken for none, a ledger would silently be empty.
 async fn has_log(name: &str, delta: &DeltaTable) -> Result<bool> {
+    let store = delta.object_store();
     let first = object_store::path::Path::from("_delta_log/00000000000000000000.json");
-    match delta.object_store().head(&first).await {
+    let has_first = async || match store.head(&first).await {
         Ok(_) => Ok(true),
         Err(object_store::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(LakeError::store(name, error)),
+    };
+    if has_first().await? {
+        return Ok(true);
     }
+    let log = object_store::path::Path::from("_delta_log");
+    let mut files = store.list(Some(&log));
+    while let Some(file) = files.next().await {
+        let other = match file {
+            Ok(file) => file.location,
+            Err(object_store::Error::NotFound { .. }) => break,
+            Err(error) => return Err(LakeError::store(name, error)),
+        };
+        if other.extension() != Some("json") {
+            continue;
+        }
+        // Somebody may have made it since.
+        if has_first().await? {
+            return Ok(true);
+        }
+        let why = format!(
+            "{other} is there, but not the first commit of its log, {first}; restore that from a copy"
+        );
+        return Err(LakeError::Layout { table: name.to_owned(), why });
+    }
+    Ok(false)
 }

@@ -1,7 +1,7 @@
 //! Object stores: local files that are fsynced, and S3.
 
 use std::fmt;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -49,10 +49,35 @@ pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
             .map_err(|e| wrong(&e))?
             .to_file_path()
             .map_err(|()| wrong(&"the URL is no local path"))?,
-        None => std::path::absolute(location).map_err(|e| wrong(&e))?,
+        None => without_parents(FilePath::new(location)).map_err(|e| wrong(&e))?,
     };
     let url = Url::from_directory_path(&path).map_err(|()| wrong(&"the path cannot be a URL"))?;
+    // The store would take it for the character that it stands for in a URL.
+    if path_of(&url)?.as_ref().contains('%') {
+        return Err(wrong(&"a '%' cannot stand in its path"));
+    }
     Ok((url, Root::on(Disk::default())))
+}
+
+/// The path from the root of the file system, without `..`: a store knows only names.
+fn without_parents(path: &FilePath) -> std::io::Result<PathBuf> {
+    let mut whole = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        match part {
+            Component::ParentDir => {
+                // Of a link, the parent is that of what it leads to; what is not there yet is no link.
+                whole = whole.canonicalize().unwrap_or(whole);
+                whole.pop();
+            }
+            part => whole.push(part),
+        }
+    }
+    Ok(whole)
+}
+
+/// Where something stands in the store of a whole file system or bucket.
+fn path_of(url: &Url) -> Result<Path> {
+    Path::from_url_path(url.path()).map_err(|e| LakeError::location(url.as_str(), e))
 }
 
 impl Root {
@@ -62,9 +87,15 @@ impl Root {
     }
 
     /// The store of one table, and the root store that it is a part of.
-    pub(crate) fn for_table(&self, table: &Url) -> (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) {
-        let prefix = Path::from_url_path(table.path()).unwrap_or_default();
-        (Arc::new(PrefixStore::new(Arc::clone(&self.store), prefix)), Arc::clone(&self.store))
+    ///
+    /// # Errors
+    /// If the table stands where no store has anything.
+    pub(crate) fn for_table(
+        &self,
+        table: &Url,
+    ) -> Result<(Arc<dyn ObjectStore>, Arc<dyn ObjectStore>)> {
+        let prefixed = PrefixStore::new(Arc::clone(&self.store), path_of(table)?);
+        Ok((Arc::new(prefixed), Arc::clone(&self.store)))
     }
 
     /// Makes the folder of a local table.

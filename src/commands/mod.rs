@@ -19,7 +19,7 @@ mod vendor;
 mod verify;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use ::ingest::shell::endpoints::{self, Health, MetricsText};
@@ -117,7 +117,16 @@ pub fn run(command: Command, config: &Config, runtime: &Runtime) -> Result<Outco
 }
 
 fn open_lake(config: &Config) -> Result<Lake, Failure> {
-    Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))
+    static TOLD: Once = Once::new();
+    let lake = Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))?;
+    // Whoever reads it would take an empty answer for one.
+    if lake.is_absent() {
+        TOLD.call_once(|| {
+            let what = format!("there is no lake at {} yet", lake.location());
+            crate::output::note(config.quiet, &what);
+        });
+    }
+    Ok(lake)
 }
 
 /// By what reports are looked at again.
