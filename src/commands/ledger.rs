@@ -1,6 +1,6 @@
 //! `reconcile`, `close`, `statement`, `exceptions`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -133,7 +133,7 @@ pub fn statement(
         lines.retain(|line| line.customer == customer);
     }
     match (config.format.is_file(), out) {
-        (true, Some(out)) => write_statement(period, &lines, out, config, runtime)?,
+        (true, Some(out)) => write_statement(period, &lines, customer, out, config, runtime)?,
         (true, None) => return Err(Failure::Usage(anyhow!("this format needs --out FILE"))),
         (false, Some(_)) => {
             return Err(Failure::Usage(anyhow!(
@@ -178,6 +178,7 @@ fn note_coverage(
 fn write_statement(
     period: Period,
     lines: &[Line],
+    customer: Option<&str>,
     out: &Path,
     config: &Config,
     runtime: &Runtime,
@@ -190,14 +191,26 @@ fn write_statement(
         }
         Format::Xlsx => {
             let lake = super::open_lake(config)?;
-            let exceptions = runtime
+            let mut exceptions = runtime
                 .block_on(run::exceptions(&lake, Some(period)))
                 .context("cannot compute exceptions")?;
             let snapshot = super::snapshot(config, runtime)?;
             let coverage =
                 super::compliance::of_accounts(&snapshot, period, config.now(), runtime)?;
             // What may still come changes with the day that it is asked on; a statement is of its month.
-            let coverage = coverage.without(&["period", "silent", "lost"]);
+            let mut coverage = coverage.without(&["period", "silent", "lost"]);
+            if let Some(customer) = customer {
+                // What is one customer's is no other's business.
+                let accounts = snapshot.book.book.accounts.iter();
+                let of_customer: HashSet<(&str, &str)> = accounts
+                    .filter(|account| account.customer == customer)
+                    .map(|account| (account.id.smart.as_str(), account.id.virtual_.as_str()))
+                    .collect();
+                exceptions
+                    .retain(|e| of_customer.contains(&(&e.smart_account, &e.virtual_account)));
+                let column = coverage.0.iter().position(|name| *name == "customer");
+                coverage.1.retain(|row| column.is_some_and(|c| row[c] == customer));
+            }
             statement::xlsx::write(period, lines, &exceptions, &coverage)?
         }
         _ => return write_pdf(period, lines, out, config, runtime),

@@ -134,7 +134,12 @@ pub fn list(
     let snapshot = super::snapshot(config, runtime)?;
     let now = config.now();
     let all = read(&snapshot, false, runtime)?;
-    let rows: Vec<_> = all.iter().filter(|one| filter.takes(one)).take(limit).collect();
+    let mut rows: Vec<_> = all.iter().filter(|one| filter.takes(one)).collect();
+    if rows.len() > limit {
+        let what = format!("the first {limit} of {}; --limit shows more", rows.len());
+        output::note(config.quiet, &what);
+        rows.truncate(limit);
+    }
     let rows = rows.into_iter().map(|one| one.cells(now).to_vec()).collect();
     output::rows(
         config.format,

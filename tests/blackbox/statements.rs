@@ -1,9 +1,13 @@
 //! Statements as files.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::Decimal128Type;
+use flate2::bufread::DeflateDecoder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::support::Place;
@@ -32,6 +36,25 @@ const FOCUS_MANDATORY: [&str; 21] = [
     "ServiceCategory",
     "ServiceName",
 ];
+
+/// The text of all parts of a workbook, which is a ZIP file of XML.
+fn texts_in(path: &Path) -> String {
+    let bytes = std::fs::read(path).unwrap();
+    let mut texts = String::new();
+    let mut at = 0;
+    while let Some(header) = bytes[at..].strip_prefix(b"PK\x03\x04") {
+        let short = |i: usize| usize::from(u16::from_le_bytes([header[i], header[i + 1]]));
+        let start = at + 30 + short(22) + short(24);
+        let mut part = DeflateDecoder::new(&bytes[start..]);
+        part.read_to_string(&mut texts).unwrap();
+        at = start + usize::try_from(part.total_in()).unwrap();
+        // What stands behind a part that was written as a stream.
+        if bytes[at..].starts_with(b"PK\x07\x08") {
+            at += 16;
+        }
+    }
+    texts
+}
 
 #[test]
 fn a_statement_is_written_in_every_form() {
@@ -80,7 +103,7 @@ fn a_statement_is_written_in_every_form() {
     }
 
     // XLSX and PDF: what they are, and the same bytes each time.
-    for (format, magic) in [("xlsx", &b"PK\x03\x04"[..]), ("pdf", b"%PDF-")] {
+    for (format, magic) in [("pdf", &b"%PDF-"[..]), ("xlsx", b"PK\x03\x04")] {
         let bytes: Vec<Vec<u8>> = ["one", "two"]
             .iter()
             .map(|name| {
@@ -97,6 +120,19 @@ fn a_statement_is_written_in_every_form() {
     assert_eq!(crate::support::files(&place.path("all")).len(), 5);
     let one = statement(&["--customer", "Hafen & Söhne GmbH", "--format", "csv"]).stdout;
     assert!(one.lines().count() > 1 && one.lines().count() < csv.lines().count());
+
+    // Of one customer, nothing of the others: neither lines nor exceptions nor coverage.
+    let ran =
+        statement(&["--customer", "Hafen & Söhne GmbH", "--format", "xlsx", "--out", "one.xlsx"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let others: BTreeSet<&str> =
+        rows.iter().map(|row| &row[6]).filter(|c| !c.starts_with("Hafen")).collect();
+    let (one, all) = (texts_in(&place.path("one.xlsx")), texts_in(&place.path("one")));
+    assert!(others.len() > 2 && one.contains("Hafen &amp; Söhne GmbH"));
+    for other in others {
+        let other = other.replace('&', "&amp;");
+        assert!(!one.contains(&other) && all.contains(&other), "{other}");
+    }
 
     // What cannot be is said.
     assert_eq!(statement(&["--format", "pdf"]).status, 2, "no file named");
