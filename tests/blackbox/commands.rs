@@ -431,3 +431,86 @@ fn a_log_of_many_versions_is_read_by_few_threads() {
     let again = take_in("another-cache");
     assert_eq!((again["received"], again["accepted"]), (first["received"], 0));
 }
+
+#[test]
+fn a_lake_is_found_whatever_way_leads_to_it() {
+    let place = Place::with_fleet(&["--reports", "50", "--devices", "5", "--broken", "0"]);
+    place.ok(0, &["ingest", "files", "fleet/reports"]);
+    let count = "SELECT count(*) FROM journal";
+    let expected = place.ok(0, &["sql", count, "--format", "csv"]);
+    std::fs::create_dir_all(place.path("beside/deep")).unwrap();
+    std::os::unix::fs::symlink("beside/deep", place.path("link")).unwrap();
+    for (folder, lake) in [
+        ("beside", "../lake"),
+        ("beside/deep", "../../lake"),
+        ("beside", "deep/../../lake"),
+        ("beside", "../not-there/../lake"),
+        ("", "./beside/../lake/"),
+        ("", "link/../../lake"),
+    ] {
+        let mut command = place.command(&["--lake", lake, "sql", count, "--format", "csv"]);
+        let ran = ran(command.current_dir(place.path(folder)).output().unwrap());
+        assert_eq!((ran.status, &ran.stdout), (0, &expected), "{folder}: {lake}: {}", ran.stderr);
+    }
+    let ran = place.run(&["--lake", "a%41", "sql", count]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("'a%41' is no lake: a '%'"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_log_without_its_first_commit_is_no_empty_table() {
+    let place = Place::with_fleet(&["--reports", "50", "--devices", "5", "--broken", "0"]);
+    place.ok(0, &["ingest", "files", "fleet/reports"]);
+    let first = "lake/journal/_delta_log/00000000000000000000.json";
+    std::fs::remove_file(place.path(first)).unwrap();
+    for args in [
+        &["sql", "SELECT count(*) FROM journal"][..],
+        &["verify"],
+        &["ingest", "files", "fleet/reports"],
+    ] {
+        let ran = place.run(args);
+        assert_eq!(ran.status, 1, "{args:?}\n{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("not the first commit of its log"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_lake_that_is_not_there_is_told_of() {
+    let place = Place::new();
+    let ran = place.run(&["--lake", "typo", "statement", "--period", "2026-10"]);
+    assert!(
+        ran.stderr.contains("there is no lake at") && ran.stderr.contains("typo"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!place.path("typo").exists());
+}
+
+/// The last hour of June in UTC is the second of July in Berlin.
+#[test]
+fn exceptions_of_all_months_are_those_of_each() {
+    let place = Place::new();
+    let book = place.path("book");
+    std::fs::create_dir(&book).unwrap();
+    for (name, text) in [
+        (
+            "accounts",
+            "smart_account,virtual_account,customer,currency,time_zone\r\nsa,v,C,USD,Europe/Berlin\r\n",
+        ),
+        (
+            "catalog",
+            "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\r\nT,T,unenforced,perpetual,true,\r\n",
+        ),
+    ] {
+        std::fs::write(book.join(format!("{name}.csv")), text).unwrap();
+    }
+    place.ok(0, &["book", "import", "book"]);
+    let payload = r#"{"version":"2.0","asset_identification":{"instance":{"sudi":{"udi_pid":"A","udi_serial_number":"1"}},"report_id":1},"meta":{"entitlement_tag":"T","utility_enabled":false},"measurements":[{"metric_name":"ENTITLEMENT","start_time":1782856800,"end_time":1782860400,"value":{"type":"COUNT","value":"1"}}]}"#;
+    let signature = r#"{"signing_type":"builtin","key":"x","value":"AAAA"}"#;
+    let report = format!(r#"{{"payload":{payload},"signature":{signature}}}"#);
+    std::fs::write(place.path("r.json"), report).unwrap();
+    place.ok(0, &["ingest", "files", "r.json", "--account", "sa/v"]);
+    let july = place.ok(3, &["exceptions", "--period", "2026-07", "--format", "csv"]);
+    assert!(july.ends_with("\n2026-07,sa,v,,T,price-unknown,3600\n"), "{july}");
+    assert_eq!(place.ok(3, &["exceptions", "--format", "csv"]), july);
+}

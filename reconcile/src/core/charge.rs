@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::book::{Price, Span};
+use schemas::book::{BillingModel, Price, Span};
 use schemas::ledger::{Charge, ChargeKey, Measure, Pool};
 use schemas::merkle::Hash;
 use schemas::period::EpochSeconds;
@@ -94,11 +94,20 @@ pub fn charges(
             reports: &used.reports,
         };
         account.charge_usage(&plans, &mut charges)?;
-        if key.pool == Pool::Postpaid {
+        if is_committed(reference, &key) {
             account.charge_commitment(&plans, &mut charges)?;
         }
     }
     Ok(charges)
+}
+
+/// Whether a key is of a subscription that commits to something, in one of its rows at least.
+fn is_committed(reference: &Reference<'_>, key: &UsageKey) -> bool {
+    let rows = match key.pool {
+        Pool::Prepaid => return false,
+        Pool::Postpaid => reference.subscription(key.account, &key.subscription_id, &key.item),
+    };
+    rows.iter().any(|s| s.billing_model == BillingModel::Committed)
 }
 
 /// What P is made of: purchases, or the committed quantity of the subscription.

@@ -370,6 +370,23 @@ fn a_commitment_is_due_whatever_is_used() {
     );
 }
 
+/// A subscription that turns out to be uncommitted has no commitment any more, whatever is used: what was posted of
+/// it goes, and the five that it covered are charged as the other three.
+#[test]
+fn a_commitment_that_was_none_vanishes() {
+    let prices = "p,ADV,usage,2026-01-01,average,flat,,4,,USD\np,ADV,commit,2026-01-01,average,flat,,2.5,,USD\n";
+    let used = [claim("A", "ADV", "2026-09-01", "2026-10-01", 8)];
+    let mut ledger = Ledger::default();
+    let committed = postpaid("USD", "UTC", "COMMITTED,5", prices);
+    lines(&committed, "2026-09", &used, &ledger).iter().for_each(|l| ledger.take(l));
+    let corrected =
+        lines(&postpaid("USD", "UTC", "UNCOMMITTED,", prices), "2026-09", &used, &ledger);
+    assert_eq!(
+        shown(&corrected),
+        ["usage adjustment 2026-09 8 0 5 20.00", "commit adjustment 2026-09 0 0 -5 -12.50"]
+    );
+}
+
 /// HSECK9 is one item for both tags, and prepaid even on a PI in utility mode (R10.6).
 #[test]
 fn tags_that_stand_for_each_other_are_not_added() {

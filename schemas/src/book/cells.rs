@@ -160,6 +160,7 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
     let mut record = ByteRecord::new();
     let mut order: Option<Vec<usize>> = None;
     let mut cells = Cells::default();
+    let mut lines = Lines { bytes, at: 0, line: 1 };
     loop {
         match reader.read_byte_record(&mut record) {
             Ok(false) => break,
@@ -169,7 +170,7 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
                 break;
             }
         }
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.of(record.position().map_or(0, csv::Position::byte));
         let Some(columns) = &order else {
             match header(spec, &record) {
                 Ok(columns) => order = Some(columns),
@@ -199,6 +200,32 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
         report(1, "", "no header row".to_owned());
     }
     cells
+}
+
+/// Numbers the lines of a file. The reader's own numbers are too low where lines end in CRLF, or are blank.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    /// So far lines were counted.
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the record that starts at a byte, or behind line ends that stand there; they come in their order.
+    fn of(&mut self, byte: u64) -> u64 {
+        let start = usize::try_from(byte).unwrap_or(usize::MAX);
+        while let Some(byte) = self.bytes.get(self.at) {
+            let is_end = matches!(byte, b'\r' | b'\n');
+            if self.at >= start && !is_end {
+                break;
+            }
+            // Of CRLF, the LF counts.
+            let is_half = *byte == b'\r' && self.bytes.get(self.at + 1) == Some(&b'\n');
+            self.line += u64::from(is_end && !is_half);
+            self.at += 1;
+        }
+        self.line
+    }
 }
 
 /// For each column of the spec, the field of the file that holds it.
@@ -290,6 +317,23 @@ mod tests {
 
     fn shown(cells: &Cells) -> Vec<(u64, Vec<String>)> {
         cells.rows().map(|(line, row)| (line, row.iter().map(str::to_owned).collect())).collect()
+    }
+
+    #[test]
+    fn lines_are_numbered_as_an_editor_does() {
+        let spec = super::super::TABLES.iter().find(|t| t.name == "gl_accounts").unwrap();
+        let header = spec.columns.join(",");
+        let row = vec!["x"; spec.columns.len()].join(",");
+        let long = format!("\"two\nlines\"{}", ",x".repeat(spec.columns.len() - 1));
+        for end in ["\n", "\r\n"] {
+            // Blank lines before the header and between rows, a field of two lines, a row that is too short.
+            let text = ["", &header, &row, "", &long, "short", &row].join(end);
+            let mut errors = Vec::new();
+            let cells = parse_csv(spec, text.as_bytes(), &mut errors);
+            let lines: Vec<u64> = cells.rows().map(|(line, _)| line).collect();
+            assert_eq!(lines, [3, 5, 8], "{end:?}");
+            assert_eq!(errors.iter().map(|e| e.line).collect::<Vec<_>>(), [7], "{end:?}");
+        }
     }
 
     #[test]
