@@ -123,9 +123,9 @@ impl Config {
         let default = CarrierLimits::default();
         let mut limits = default;
         limits.report.report_bytes_max =
-            size(file.report_bytes_max, default.report.report_bytes_max)?;
+            size("report_bytes_max", file.report_bytes_max, default.report.report_bytes_max)?;
         limits.report.measurements_max =
-            size(file.measurements_max, default.report.measurements_max)?;
+            size("measurements_max", file.measurements_max, default.report.measurements_max)?;
         limits.archive_members_max =
             file.archive_members_max.unwrap_or(default.archive_members_max);
         limits.archive_bytes_max = file.archive_bytes_max.unwrap_or(default.archive_bytes_max);
@@ -153,8 +153,8 @@ impl Config {
                 provider: file.provider.unwrap_or(issuer),
                 publisher: file.publisher.unwrap_or_else(|| "Cisco".to_owned()),
             },
-            flush_rows_max: size(file.flush_rows_max, 16_000)?,
-            flush_bytes_max: size(file.flush_bytes_max, 32 << 20)?,
+            flush_rows_max: size("flush_rows_max", file.flush_rows_max, 16_000)?,
+            flush_bytes_max: size("flush_bytes_max", file.flush_bytes_max, 32 << 20)?,
             flush_age_ms_max: file.flush_age_ms_max,
             now: now_from_environment()?,
         })
@@ -253,10 +253,10 @@ fn rules(
     Ok(rules)
 }
 
-fn size(value: Option<u64>, default: usize) -> anyhow::Result<usize> {
+fn size(name: &str, value: Option<u64>, default: usize) -> anyhow::Result<usize> {
     match value {
         None => Ok(default),
-        Some(0) => bail!("a limit of 0 lets nothing in"),
+        Some(0) => bail!("{name}: a limit of 0 lets nothing in"),
         Some(n) => Ok(usize::try_from(n)?),
     }
 }

@@ -330,6 +330,23 @@ impl Table {
         Ok(self.file_views().await?.iter().map(|file| file.remove_action(true).path).collect())
     }
 
+    /// The same, in the order of the least value that a column of statistics has in each; those of which none is known
+    /// come first. A file that took another's place is where that one was.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn files_by(&self, column: &str) -> Result<Vec<String>> {
+        let least = |file: &LogicalFileView| {
+            let stats: serde_json::Value = serde_json::from_str(&file.stats()?).ok()?;
+            Some(stats["minValues"][column].to_string())
+        };
+        let views = self.file_views().await?;
+        let mut files: Vec<(Option<String>, String)> =
+            views.iter().map(|file| (least(file), file.remove_action(true).path)).collect();
+        files.sort();
+        Ok(files.into_iter().map(|(_, path)| path).collect())
+    }
+
     fn partition_columns(&self) -> Result<Vec<String>> {
         let snapshot = self.delta.snapshot().map_err(self.failed("read"))?;
         Ok(snapshot.metadata().partition_columns().to_vec())

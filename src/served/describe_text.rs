@@ -191,7 +191,7 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("segment_start", "begin of the segment: a stretch of time with one purchase and one price"),
     ("sequence", "place of the line in its period's chain"),
     ("service_period", "month in which it was consumed, `YYYY-MM`"),
-    ("severity", "critical, warning or info"),
+    ("severity", "critical, warning or notice"),
     ("signature", "verified or unverifiable; null where it was not looked at"),
     ("since", "since when"),
     ("smart_account", "smart account"),

@@ -14,12 +14,21 @@ use rust_decimal::Decimal;
 use schemas::ledger::{Line, VerifiedShare};
 use schemas::quantity::{QUANTITY_SCALE, decimal_text};
 
-/// Puts a file in its place, whole or not at all.
+/// Puts a file in its place, whole or not at all. What is no file (a pipe, `/dev/stdout`) is written to and stays what
+/// it is; so does a link, which then leads to the new file.
 pub fn put(out: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let write = || {
+        let out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+        if out.metadata().is_ok_and(|there| !there.is_file()) {
+            return std::fs::write(&out, bytes);
+        }
         let temporary = out.with_extension(format!("{}.tmp", std::process::id()));
-        std::fs::write(&temporary, bytes)?;
-        std::fs::rename(&temporary, out)
+        let put =
+            std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, &out));
+        if put.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        put
     };
     write().with_context(|| format!("cannot write {}", out.display()))
 }

@@ -134,6 +134,20 @@ fn a_statement_is_written_in_every_form() {
         assert!(!one.contains(&other) && all.contains(&other), "{other}");
     }
 
+    // What stands there and is no file stays what it is; a link leads to the new file.
+    std::os::unix::fs::symlink("two", place.path("link")).unwrap();
+    std::fs::write(place.path("two"), "old").unwrap();
+    for out in ["link", "/dev/null"] {
+        assert_eq!(statement(&["--format", "xlsx", "--out", out]).status, 0);
+    }
+    assert!(place.path("link").is_symlink() && !Path::new("/dev/null").is_file());
+    assert_eq!(
+        std::fs::read(place.path("one")).unwrap(),
+        std::fs::read(place.path("two")).unwrap()
+    );
+    assert_eq!(statement(&["--format", "xlsx", "--out", "all"]).status, 1, "a folder");
+    assert!(crate::support::names(&place.path("")).iter().all(|name| !name.ends_with(".tmp")));
+
     // What cannot be is said.
     assert_eq!(statement(&["--format", "pdf"]).status, 2, "no file named");
     assert_eq!(statement(&["--format", "csv", "--out", "x"]).status, 2);

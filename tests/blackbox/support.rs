@@ -91,6 +91,12 @@ pub(crate) fn counts(csv: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// The names of all that is in a folder.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
 /// All files under a folder, by name.
 pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();

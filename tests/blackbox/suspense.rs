@@ -145,3 +145,35 @@ fn what_is_written_off_stays_and_says_by_whom_and_why() {
     assert!(manifest.contains("\"written off\":1"), "{manifest}");
     place.ok(0, &["-q", "verify"]);
 }
+
+/// Two reports of one id wait. The one that came first is the one that counts, and both are counted as judged,
+/// whatever they wait for then.
+#[test]
+fn what_came_first_is_judged_first() {
+    let place = Place::new();
+    let report = |value: u32| {
+        format!(
+            r#"{{"payload":{{"version":"2.0","asset_identification":{{"instance":{{"sudi":{{"udi_pid":"A","udi_serial_number":"1"}}}},"report_id":1}},"meta":{{"entitlement_tag":"T"}},"measurements":[{{"metric_name":"ENTITLEMENT","start_time":1782856800,"end_time":1782860400,"value":{{"type":"COUNT","value":"{value}"}}}}]}},"signature":{{"signing_type":"builtin","key":"x","value":"AAAA"}}}}"#
+        )
+    };
+    let at = |args: &[&str], hour: u32, policy: &str| {
+        let mut command = place.command(args);
+        command.env("RUMLEDGER_NOW", format!("2026-11-10T{hour:02}:00:00Z"));
+        crate::support::ran(command.env("RUMLEDGER_SIGNATURE_POLICY", policy).output().unwrap())
+    };
+    for value in 1..=3 {
+        std::fs::write(place.path("r.json"), report(value)).unwrap();
+        assert_eq!(at(&["ingest", "files", "r.json"], value, "suspend").status, 3);
+    }
+    let retry = ["suspense", "retry", "--reason", "signature-unverifiable", "--format", "csv"];
+    let retried = at(&retry, 12, "accept");
+    assert_eq!(retried.status, 3, "{}", retried.stderr);
+    assert_eq!(
+        retried.stdout,
+        "retried,reports\njudged again,3\naccepted,1\nduplicate,0\nstill suspended,2\n"
+    );
+    assert_eq!(
+        place.sql("SELECT disposition, reason FROM journal ORDER BY received_at"),
+        ["accepted,", "suspended,content-conflict", "suspended,content-conflict"]
+    );
+}

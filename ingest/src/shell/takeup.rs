@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
-use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::compute::{
+    SortColumn, cast, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch,
+};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext, col, lit};
@@ -83,7 +85,8 @@ pub fn take_up(
     let mut done: BTreeSet<String> = BTreeSet::new();
     // After every commit, of ours or another's, the files are those of a newer version.
     'version: loop {
-        let mut files = runtime.block_on(journal.files())?;
+        // Of two with one id, the one that came first is judged first.
+        let mut files = runtime.block_on(journal.files_by("received_at"))?;
         files.retain(|file| file.starts_with(&suspended) && !done.contains(file));
         for together in files.chunks(FILES_TOGETHER) {
             if !go_on() {
@@ -112,8 +115,8 @@ pub fn take_up(
                     index.record(exchange.fresh.into_iter(), journal)?;
                     // Rows that wait for a commit were judged without these reports.
                     index.learned();
-                    // What stays suspended comes round again, and is counted then.
-                    total.judged += exchange.found.accepted + exchange.found.duplicate;
+                    // What stays suspended comes round again, and is counted then, if it is still meant.
+                    total.judged += exchange.settled;
                     total.accepted += exchange.found.accepted;
                     total.duplicate += exchange.found.duplicate;
                     total.other_reason += exchange.found.other_reason;
@@ -160,6 +163,8 @@ struct Exchange {
     changed: RecordBatch,
     fresh: super::mediation::Fresh,
     found: TakenUp,
+    /// Rows that do not come round again.
+    settled: u64,
 }
 
 /// What takes the place of rows, or `None` if nothing changes.
@@ -171,7 +176,7 @@ fn judge_rows(
     total: &mut TakenUp,
 ) -> Result<Option<Exchange>> {
     let wanted = which.mask(rows)?;
-    let before = filter_record_batch(rows, &wanted)?;
+    let before = in_order_of_arrival(&filter_record_batch(rows, &wanted)?)?;
     let mut gathered = Gathered::in_order();
     gathered.take(&arrivals_of(&before, judging)?, judging, index, None)?;
     let after = gathered.finish()?;
@@ -207,7 +212,21 @@ fn judge_rows(
     let rest = filter_record_batch(rows, &arrow::compute::not(&wanted)?)?;
     let rows = concat_batches(&SCHEMA, [&rest, &after_rows])?;
     let changed = filter_record_batch(&after_rows, &BooleanArray::from(differs))?;
-    Ok(Some(Exchange { rows, changed, fresh: after.fresh, found }))
+    let meant = which.mask(&after_rows)?;
+    let comes_again = |i: usize| dispositions.value(i) == "suspended" && meant.value(i);
+    let again = (0..before.num_rows()).filter(|&i| comes_again(i)).count();
+    let settled = (before.num_rows() - again) as u64;
+    Ok(Some(Exchange { rows, changed, fresh: after.fresh, found, settled }))
+}
+
+/// Rows in the order in which they were received; a file that was exchanged before has them in another.
+fn in_order_of_arrival(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = ["received_at", "source", "partition", "offset"];
+    let by = columns.map(|name| {
+        column(rows, name).map(|values| SortColumn { values: Arc::clone(values), options: None })
+    });
+    let by = by.into_iter().collect::<Result<Vec<_>, _>>()?;
+    take_record_batch(rows, &lexsort_to_indices(&by, None)?)
 }
 
 pub(super) fn column<'a>(
