@@ -22,6 +22,7 @@ fn carriers_are_told_apart_by_content() {
     };
     let (a, b) = (cdata(1), cdata(2));
     let good = ["verified", "verified"];
+    let blank = " \n\t\r".repeat(600_000);
     let table: Vec<(Vec<&str>, String)> = vec![
         (good.to_vec(), document(&(a.clone() + &b))),
         (
@@ -41,6 +42,19 @@ fn carriers_are_told_apart_by_content() {
         (vec!["ignored"], "<smartLicenseRumAck><y/></smartLicenseRumAck>".to_owned()),
         (good.to_vec(), format!("{{\"usage\":[{},\n{}],\"more\":[1]}}", text(1), text(2))),
         (good.to_vec(), format!(" {{\"x\":{{}},\"\\u0075sage\":[{},{}]}} \n", text(1), text(2))),
+        // More white space than a report has bytes, wherever it may stand.
+        (
+            good.to_vec(),
+            format!(
+                "{{\"usage\":[{blank}{}{blank},{blank}{}{blank}]{blank}}}{blank}",
+                text(1),
+                text(2)
+            ),
+        ),
+        (vec!["ignored"], format!("{{\"usage\":[{blank}]{blank}}}")),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{},{blank}]}}", text(1))),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{}{blank}{}]}}", text(1), text(2))),
+        (vec!["verified", "malformed"], format!("{{\"usage\":[{}\u{c},{}]}}", text(1), text(2))),
         (vec!["verified"], format!("\n{}\n", text(1))),
         (vec!["ignored"], "{\"usage\":[]}".to_owned()),
         (vec!["ignored"], "{\"ack\":1}".to_owned()),

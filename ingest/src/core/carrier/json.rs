@@ -138,12 +138,19 @@ fn read_list<R: Read>(
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
-    let mut first = true;
+    let mut after = After::Bracket;
     loop {
-        let passed = take_whole_elements(&window, &mut first, limits, out)?;
+        let passed = take_whole_elements(&window, &mut after, limits, out)?;
         window.pass(passed);
+        // White space is no part of a report, however much of it there is.
+        pass_blank(&mut window, out)?;
+        if after == After::Element && window.data().first() == Some(&b',') {
+            window.pass(1);
+            after = After::Comma;
+            pass_blank(&mut window, out)?;
+        }
         let step =
-            attempt(&mut window, limits, out, |text| read_element(text, first, &limits.report))?;
+            attempt(&mut window, limits, out, |text| read_element(text, after, &limits.report))?;
         match step {
             Ok(Element::At { start, end }) => {
                 out.report(&window.data()[start..end], None, Vec::new())?;
@@ -151,7 +158,8 @@ fn read_list<R: Read>(
             }
             Ok(Element::EndOfList { end }) => {
                 window.pass(end);
-                return read_tail(window, limits, out, first);
+                pass_blank(&mut window, out)?;
+                return read_tail(window, limits, out, after == After::Bracket);
             }
             // Too deep or too large is the element's own fault: it is passed over by its brackets.
             Err(Stop::Full | Stop::Fault(Fault { kind: FaultKind::TooDeep, .. })) => {
@@ -161,7 +169,29 @@ fn read_list<R: Read>(
             }
             Err(stop) => return refuse(stop, window, limits, out),
         }
-        first = false;
+        after = After::Element;
+    }
+}
+
+/// What was read last of a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Bracket,
+    Element,
+    Comma,
+}
+
+fn pass_blank<R: Read>(
+    window: &mut Window<'_, R>,
+    out: &Output<'_, '_>,
+) -> Result<(), CarrierError> {
+    loop {
+        let blank =
+            window.data().iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
+        window.pass(blank);
+        if !window.data().is_empty() || !window.fill().map_err(|e| out.failed(e))? {
+            return Ok(());
+        }
     }
 }
 
@@ -169,27 +199,27 @@ fn read_list<R: Read>(
 /// them. Gives the bytes they take; whatever else comes is for [`attempt`].
 fn take_whole_elements<R: Read>(
     window: &Window<'_, R>,
-    first: &mut bool,
+    after: &mut After,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<usize, CarrierError> {
     let (text, _) = window.text();
     let mut passed = 0;
-    while let Ok(Element::At { start, end }) = read_element(&text[passed..], *first, &limits.report)
+    while let Ok(Element::At { start, end }) = read_element(&text[passed..], *after, &limits.report)
     {
         out.report(&text.as_bytes()[passed + start..passed + end], None, Vec::new())?;
         passed += end;
-        *first = false;
+        *after = After::Element;
     }
     Ok(passed)
 }
 
-fn read_element(text: &str, first: bool, limits: &ReportLimits) -> Read_<Element> {
+fn read_element(text: &str, after: After, limits: &ReportLimits) -> Read_<Element> {
     let mut reader = Reader::new(text, limits.depth_max);
-    if reader.peek() == Some(b']') {
+    if after != After::Comma && reader.peek() == Some(b']') {
         return Ok(Element::EndOfList { end: reader.offset() + 1 });
     }
-    if !first {
+    if after == After::Element {
         reader.comma()?;
     }
     let is_object = reader.kind()? == Kind::Object;
