@@ -12,8 +12,8 @@ use schemas::key::{Algorithm, parse_spki};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
+use super::eight;
 use super::mediate::SignedParts;
-use super::report::DecodedReport;
 
 /// What the keyring says of one signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,22 +27,26 @@ pub enum Verdict {
     NotValidThen,
 }
 
-/// What was signed: the exact bytes, and their digest.
-#[derive(Clone, Copy)]
-pub struct Signed<'a> {
-    pub message: &'a [u8],
-    pub sha256: &'a [u8; 32],
-}
-
 /// A public key in SPKI DER, parsed when it is first used and kept parsed.
 struct Key {
     algorithm: Algorithm,
     spki: Box<[u8]>,
     parsed: OnceLock<Option<ParsedPublicKey>>,
+    /// The same, for eight signatures at a time.
+    in_lanes: OnceLock<Option<Box<eight::Key>>>,
 }
 
 impl Key {
-    fn verifies(&self, signed: Signed<'_>, signature: &[u8]) -> bool {
+    fn new(algorithm: Algorithm, spki: Box<[u8]>) -> Key {
+        Key { algorithm, spki, parsed: OnceLock::new(), in_lanes: OnceLock::new() }
+    }
+
+    fn in_lanes(&self) -> Option<&eight::Key> {
+        let key = || eight::Key::new(self.algorithm, &self.spki).map(Box::new);
+        self.in_lanes.get_or_init(key).as_deref()
+    }
+
+    fn verifies(&self, signed: &SignedParts<'_>, signature: &[u8]) -> bool {
         let parsed = self.parsed.get_or_init(|| parse_spki(self.algorithm, &self.spki).ok());
         let Some(key) = parsed else { return false };
         match self.algorithm {
@@ -62,6 +66,12 @@ struct Code {
     valid_to: EpochSeconds,
 }
 
+impl Code {
+    fn holds(&self, at: EpochSeconds) -> bool {
+        self.valid_from <= at && at < self.valid_to
+    }
+}
+
 /// What is on record of one device.
 struct Signer {
     codes: Box<[Code]>,
@@ -77,7 +87,7 @@ impl Signer {
             let spki = STANDARD.decode(&code.public_key).unwrap_or_default().into_boxed_slice();
             let held = keys.iter().position(|k| k.algorithm == algorithm && k.spki == spki);
             let key = held.unwrap_or_else(|| {
-                keys.push(Key { algorithm, spki, parsed: OnceLock::new() });
+                keys.push(Key::new(algorithm, spki));
                 keys.len() - 1
             });
             let valid_to = code.valid_to.unwrap_or_else(|| overwritten_at(code, of_udi));
@@ -122,27 +132,51 @@ impl Keyring {
         self.signers.get(udi.pid.as_str())?.get(udi.serial.as_str())
     }
 
-    /// Checks a signature over the exact bytes that were signed (R7.1).
+    /// Looks for signatures that verify, eight at a time where this processor can. Each is tried with
+    /// the key that is most likely the one: of no other, and of no signature alone, anything is known.
     #[must_use]
-    pub fn verify(
-        &self,
-        signer: &Udi,
-        algorithm: Algorithm,
-        signed: Signed<'_>,
-        signature: Option<&[u8]>,
-        at: EpochSeconds,
-    ) -> Verdict {
-        let Some(signer) = self.signer(signer) else {
+    pub fn prove(&self, signatures: &[Option<SignedParts<'_>>]) -> Vec<Proof<'_>> {
+        let mut proofs = vec![Proof::default(); signatures.len()];
+        let (mut places, mut keys, mut checks) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, signed) in signatures.iter().enumerate() {
+            let Some(signed) = signed else { continue };
+            let Some(signature) = signed.value.as_deref() else { continue };
+            let Some(key) = self.likely_key(signed) else { continue };
+            let Some(in_lanes) = key.in_lanes() else { continue };
+            places.push(place);
+            keys.push(key);
+            checks.push(eight::Check { key: in_lanes, sha256: signed.sha256, signature });
+        }
+        for ((place, key), verified) in places.into_iter().zip(keys).zip(eight::verify(&checks)) {
+            proofs[place] = Proof(verified.then_some(key));
+        }
+        proofs
+    }
+
+    /// The key of the first code that is in force, or else of the first.
+    fn likely_key(&self, signed: &SignedParts<'_>) -> Option<&Key> {
+        let signer = self.signer(signed.signer)?;
+        let mut in_force = signer.codes(signed.algorithm).filter(|(code, _)| code.holds(signed.at));
+        in_force.next().or_else(|| signer.codes(signed.algorithm).next()).map(|(_, key)| key)
+    }
+
+    /// Checks a signature over the exact bytes that were signed (R7.1). What is proven of it already
+    /// is not checked again.
+    #[must_use]
+    pub fn verify(&self, signed: &SignedParts<'_>, proof: Proof<'_>) -> Verdict {
+        let Some(signer) = self.signer(signed.signer) else {
             return Verdict::TrustUnknown;
         };
-        let Some(signature) = signature else {
+        let Some(signature) = signed.value.as_deref() else {
             return Verdict::Invalid;
         };
         let mut verdict = Verdict::Invalid;
-        for (code, key) in signer.codes(algorithm) {
-            let in_force = code.valid_from <= at && at < code.valid_to;
+        for (code, key) in signer.codes(signed.algorithm) {
+            let in_force = code.holds(signed.at);
             // A code that could not change the verdict need not be tried.
-            if (in_force || verdict == Verdict::Invalid) && key.verifies(signed, signature) {
+            if (in_force || verdict == Verdict::Invalid)
+                && (proof.is_by(key) || key.verifies(signed, signature))
+            {
                 if in_force {
                     return Verdict::Verified;
                 }
@@ -150,6 +184,16 @@ impl Keyring {
             }
         }
         verdict
+    }
+}
+
+/// The key that a signature is known to verify with, if any.
+#[derive(Clone, Copy, Default)]
+pub struct Proof<'k>(Option<&'k Key>);
+
+impl Proof<'_> {
+    fn is_by(self, key: &Key) -> bool {
+        self.0.is_some_and(|proven| std::ptr::eq(proven, key))
     }
 }
 
@@ -165,16 +209,14 @@ pub struct TrustFact {
 }
 
 impl Keyring {
-    /// The trust code that verifies a report and was in force at its end.
+    /// The trust code that verifies a signature and was in force at the report's end.
     #[must_use]
-    pub fn verifying(&self, parts: &SignedParts<'_>, report: &DecodedReport) -> Option<TrustFact> {
-        let signature = parts.value.as_deref()?;
-        let signed = Signed { message: parts.message, sha256: &report.payload_sha256 };
-        let at = report.last_end;
+    pub fn verifying(&self, signed: &SignedParts<'_>) -> Option<TrustFact> {
+        let signature = signed.value.as_deref()?;
         let (code, key) = self
-            .signer(parts.signer)?
-            .codes(parts.algorithm)
-            .filter(|(code, _)| code.valid_from <= at && at < code.valid_to)
+            .signer(signed.signer)?
+            .codes(signed.algorithm)
+            .filter(|(code, _)| code.holds(signed.at))
             .find(|(_, key)| key.verifies(signed, signature))?;
         Some(TrustFact {
             algorithm: key.algorithm,

@@ -6,6 +6,7 @@
 mod block;
 pub mod carrier;
 pub mod decode;
+pub mod eight;
 pub mod json;
 pub mod keyring;
 pub mod mediate;

@@ -21,7 +21,7 @@ use super::rows::{Row, Rows};
 use crate::core::carrier::CarrierLimits;
 use crate::core::decode::decode;
 use crate::core::keyring::Keyring;
-use crate::core::mediate::{Checked, Probe, Rules, check_origin, check_signature, judge, suspend};
+use crate::core::mediate::{Checked, Probe, Rules, check_origin, check_signatures, judge, suspend};
 use crate::core::report::{
     Arrival, DecodedReport, Delivery, Judged, Position, RawReport, Readings, RefusedReport,
 };
@@ -140,6 +140,14 @@ impl Decoded {
             Decoded::Refused(_) => None,
         }
     }
+
+    /// The report, if its signature is to be looked at.
+    fn to_check(&self) -> Option<&DecodedReport> {
+        match self {
+            Decoded::Good { report, probe, .. } if *probe != Probe::Duplicate => Some(report),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Gathered {
@@ -214,7 +222,7 @@ impl Gathered {
             let mut part: Vec<Decoded> =
                 arrivals.iter().map(|arrival| decode_one(arrival, judging)).collect();
             look_up(&mut part, index, &fresh, in_commit)?;
-            part.iter_mut().for_each(|decoded| check(decoded, judging));
+            check(&mut part, judging);
             Ok(part)
         };
         let parts = parts_of(arrivals);
@@ -377,15 +385,22 @@ fn look_up(
     Ok(())
 }
 
-/// Looks at the signature of a report that is no duplicate.
-fn check(decoded: &mut Decoded, judging: &Judging) {
-    if let Decoded::Good { report, probe, checked, .. } = decoded {
-        if *probe != Probe::Duplicate {
-            *checked = Some(check_signature(report, &judging.keyring, &judging.rules));
+/// Looks at the signatures of the reports of a part that are no duplicates.
+fn check(part: &mut [Decoded], judging: &Judging) {
+    let reports: Vec<&DecodedReport> = part.iter().filter_map(Decoded::to_check).collect();
+    let checks = check_signatures(&reports, &judging.keyring, &judging.rules);
+    let mut checks = checks.into_iter();
+    for decoded in part {
+        if decoded.to_check().is_some()
+            && let Decoded::Good { checked, .. } = decoded
+        {
+            *checked = checks.next();
         }
-        // What only the check needed goes here, and not with the report to another core.
-        report.signed_payload = None;
-        report.signature = None;
+        if let Decoded::Good { report, .. } = decoded {
+            // What only the check needed goes here, and not with the report to another core.
+            report.signed_payload = None;
+            report.signature = None;
+        }
     }
 }
 

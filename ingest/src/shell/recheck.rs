@@ -200,14 +200,14 @@ pub async fn signed_reports(
         decoded.iter().map(|report| signed_parts(report.as_ref()?, rules)).collect();
     let signers = parts.iter().flatten().map(|parts| parts.signer.clone()).collect();
     let keyring = trust::keyring_of(lake, newest, &signers, known).await?;
-    let signed = |(report, parts): (&Option<DecodedReport>, &Option<SignedParts<'_>>)| {
-        let (report, parts) = (report.as_ref()?, parts.as_ref()?);
+    let signed = |parts: &Option<SignedParts<'_>>| {
+        let parts = parts.as_ref()?;
         Some(SignedReport {
             payload: parts.message.to_vec(),
             signer: parts.signer.clone(),
             signature: STANDARD.encode(parts.value.as_deref().unwrap_or_default()),
-            trust_code: keyring.verifying(parts, report)?,
+            trust_code: keyring.verifying(parts)?,
         })
     };
-    Ok(decoded.par_iter().zip(&parts).map(signed).collect())
+    Ok(parts.par_iter().map(signed).collect())
 }

@@ -1,0 +1,84 @@
+//! Large numbers in limbs of 52 bits, the lowest first, and eight of them side by side.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
+};
+
+pub(super) const LIMB_BITS: usize = 52;
+pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+/// Lanes of a vector register.
+pub(super) const LANES: usize = 8;
+
+/// Eight numbers of `L` limbs: the limbs of one place stand together.
+pub(super) type Lanes<const L: usize> = [[u64; LANES]; L];
+
+/// The limbs of a number given in bytes, the lowest first; what does not fit is left out.
+pub(super) fn limbs_of<const L: usize>(bytes: &[u8]) -> [u64; L] {
+    std::array::from_fn(|i| {
+        let bit = i * LIMB_BITS;
+        // A limb begins at a byte or in the middle of one: 56 bits hold it in either case.
+        let mut eight = [0; 8];
+        let from = &bytes[(bit / 8).min(bytes.len())..];
+        let held = from.len().min(eight.len());
+        eight[..held].copy_from_slice(&from[..held]);
+        (u64::from_le_bytes(eight) >> (bit % 8)) & LIMB_MASK
+    })
+}
+
+/// Puts one number into a lane.
+pub(super) fn set_lane<const L: usize>(lanes: &mut Lanes<L>, lane: usize, limbs: &[u64; L]) {
+    for (place, limb) in lanes.iter_mut().zip(limbs) {
+        place[lane] = *limb;
+    }
+}
+
+/// The number in a lane.
+pub(super) fn lane<const L: usize>(lanes: &Lanes<L>, lane: usize) -> [u64; L] {
+    std::array::from_fn(|i| lanes[i][lane])
+}
+
+/// Eight Montgomery products: `a·b/R` modulo an odd `n`, each between 0 and `2n`, for factors below
+/// `2n` and `R = 2^(52 L)` above `4n`. `n0` is `-1/n` modulo 2^52.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline]
+pub(super) fn montgomery_product<const L: usize>(
+    a: &[__m512i; L],
+    b: &[__m512i; L],
+    n: &[__m512i; L],
+    n0: __m512i,
+) -> [__m512i; L] {
+    let zero = _mm512_setzero_si512();
+    // Sums of up to 4 L halves of products, each below 2^52: there is room for 2^12 of them.
+    let mut sums = [zero; L];
+    for &b_i in b {
+        let lowest = _mm512_madd52lo_epu64(sums[0], a[0], b_i);
+        // So many times n makes the lowest limb zero; the sums then move down by a limb.
+        let m = _mm512_madd52lo_epu64(zero, lowest, n0);
+        let carry = _mm512_srli_epi64::<52>(_mm512_madd52lo_epu64(lowest, m, n[0]));
+        for j in 0..L - 1 {
+            let above = if j == 0 { _mm512_add_epi64(sums[1], carry) } else { sums[j + 1] };
+            let sum = _mm512_madd52lo_epu64(above, a[j + 1], b_i);
+            let sum = _mm512_madd52hi_epu64(sum, a[j], b_i);
+            let sum = _mm512_madd52lo_epu64(sum, m, n[j + 1]);
+            sums[j] = _mm512_madd52hi_epu64(sum, m, n[j]);
+        }
+        let sum = _mm512_madd52hi_epu64(zero, a[L - 1], b_i);
+        sums[L - 1] = _mm512_madd52hi_epu64(sum, m, n[L - 1]);
+    }
+    carried(sums)
+}
+
+/// Hands on what each limb has above 52 bits.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn carried<const L: usize>(mut sums: [__m512i; L]) -> [__m512i; L] {
+    let mask = _mm512_set1_epi64(LIMB_MASK.cast_signed());
+    let mut carry = _mm512_setzero_si512();
+    for limb in &mut sums {
+        let sum = _mm512_add_epi64(*limb, carry);
+        carry = _mm512_srli_epi64::<52>(sum);
+        *limb = _mm512_and_si512(sum, mask);
+    }
+    sums
+}
