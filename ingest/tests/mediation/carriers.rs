@@ -164,6 +164,13 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     out.into_inner().unwrap()
 }
 
+/// The checksum stands eight bytes before the end of a gzip stream (RFC 1952, 2.3).
+fn with_wrong_checksum(mut packed: Vec<u8>) -> Vec<u8> {
+    let at = packed.len() - 8;
+    packed[at] ^= 1;
+    packed
+}
+
 #[test]
 fn bundles_are_read_whole_or_not_at_all() {
     let m = Mediation::new();
@@ -200,6 +207,28 @@ fn bundles_are_read_whole_or_not_at_all() {
             damaged
         }),
         ("a cut tar, packed whole", vec!["malformed"], gzip(&tar(&[("x", &a), ("y", &b)])[..700])),
+        ("a wrong checksum of what was packed", vec!["malformed"], with_wrong_checksum(gzip(&a))),
+        (
+            "the same of an archive",
+            vec!["malformed"],
+            with_wrong_checksum(gzip(&tar(&[("x", &a), ("y", &b)]))),
+        ),
+        (
+            "two, one behind the other",
+            vec!["verified", "verified"],
+            [gzip(&tar(&[("x", &a)])), gzip(&tar(&[("y", &b)]))].concat(),
+        ),
+        (
+            "the same, not packed",
+            vec!["verified", "verified"],
+            [tar(&[("x", &a)]), tar(&[("y", &b)])].concat(),
+        ),
+        (
+            "no archive behind an archive",
+            vec!["malformed"],
+            [tar(&[("x", &a)]), b.repeat(2)].concat(),
+        ),
+        ("zeros behind an archive", vec!["verified"], [tar(&[("x", &a)]), vec![0; 9216]].concat()),
     ];
     let deep = (0..6).fold(va, |inner, _| gzip(&tar(&[("v.tar.gz", &inner)])));
     table.push(("nested too deeply", vec!["too-large"], deep));

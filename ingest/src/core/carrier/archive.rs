@@ -115,7 +115,7 @@ fn inspect_members(
         io::copy(&mut unpacked, &mut io::sink())?;
         return Ok(());
     }
-    let mut archive = tar::Archive::new(&mut unpacked);
+    let mut archive = archive_of(&mut unpacked);
     for entry in archive.entries()?.raw(true) {
         let entry = entry?;
         budget.spend(&budget.members, 1, "the archive has too many members")?;
@@ -136,6 +136,14 @@ fn inspect_members(
     // Behind the end of the tar stand the last blocks and the checksum of the gzip stream.
     io::copy(&mut unpacked, &mut io::sink())?;
     Ok(())
+}
+
+/// An archive that may be several, one behind the other (`cat a.tar.gz b.tar.gz`): the blocks of zeros
+/// that end one are no end of the reading.
+fn archive_of<R: Read>(unpacked: R) -> tar::Archive<R> {
+    let mut archive = tar::Archive::new(unpacked);
+    archive.set_ignore_zeros(true);
+    archive
 }
 
 /// Bytes that are looked at to tell what a member is.
@@ -178,26 +186,34 @@ fn unpack<'a>(
     } else {
         Box::new(input)
     };
-    Ok(BufReader::with_capacity(64 << 10, Box::new(Whole(stream)) as Box<dyn Read + 'a>))
+    Ok(BufReader::with_capacity(
+        64 << 10,
+        Box::new(Whole { inner: stream, failed: None }) as Box<dyn Read + 'a>,
+    ))
 }
 
 /// Reads as much as is asked for, so that a buffer's first filling tells what an input is.
-struct Whole<R>(R);
+struct Whole<R> {
+    inner: R,
+    /// Met behind bytes that were given: for the next call. Some streams say it once and then end.
+    failed: Option<io::Error>,
+}
 
 impl<R: Read> Read for Whole<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
-        while filled < out.len() {
-            match self.0.read(&mut out[filled..]) {
+        while filled < out.len() && self.failed.is_none() {
+            match self.inner.read(&mut out[filled..]) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if filled == 0 => return Err(error),
-                // Comes again at the next call.
-                Err(_) => break,
+                Err(error) => self.failed = Some(error),
             }
         }
-        Ok(filled)
+        match self.failed.take_if(|_| filled == 0) {
+            Some(error) => Err(error),
+            None => Ok(filled),
+        }
     }
 }
 
@@ -273,7 +289,7 @@ impl Reading<'_, '_> {
         if !is_tar(peek(&mut unpacked).map_err(failed)?) {
             return read_document(Window::new(unpacked), name, self.limits, &mut *self.sink);
         }
-        let mut archive = tar::Archive::new(&mut unpacked);
+        let mut archive = archive_of(&mut unpacked);
         for entry in archive.entries().map_err(failed)?.raw(true) {
             let entry = entry.map_err(failed)?;
             if !is_file(&entry) {
