@@ -145,7 +145,8 @@ impl Keyring {
             let Some(in_lanes) = key.in_lanes() else { continue };
             places.push(place);
             keys.push(key);
-            checks.push(eight::Check { key: in_lanes, sha256: signed.sha256, signature });
+            let SignedParts { message, sha256, .. } = *signed;
+            checks.push(eight::Check { key: in_lanes, message, sha256, signature });
         }
         for ((place, key), verified) in places.into_iter().zip(keys).zip(eight::verify(&checks)) {
             proofs[place] = Proof(verified.then_some(key));

@@ -5,6 +5,8 @@ use std::arch::x86_64::{
     _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
 };
 
+use fearless_simd::{Avx512, prelude::*, u64x8};
+
 pub(super) const LIMB_BITS: usize = 52;
 pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 /// Lanes of a vector register.
@@ -12,6 +14,18 @@ pub(super) const LANES: usize = 8;
 
 /// Eight numbers of `L` limbs: the limbs of one place stand together.
 pub(super) type Lanes<const L: usize> = [[u64; LANES]; L];
+
+#[inline]
+pub(super) fn load(here: Avx512, lanes: &[u64; LANES]) -> __m512i {
+    let lanes: u64x8<Avx512> = (*lanes).simd_into(here);
+    lanes.into()
+}
+
+#[inline]
+pub(super) fn store(here: Avx512, vector: __m512i) -> [u64; LANES] {
+    let lanes: u64x8<Avx512> = vector.simd_into(here);
+    lanes.into()
+}
 
 /// The limbs of a number given in bytes, the lowest first; what does not fit is left out.
 pub(super) fn limbs_of<const L: usize>(bytes: &[u8]) -> [u64; L] {

@@ -6,6 +6,8 @@
 //! accepted once more by it. On other processors nothing is found here.
 
 #[cfg(target_arch = "x86_64")]
+mod ed25519;
+#[cfg(target_arch = "x86_64")]
 mod limbs;
 #[cfg(target_arch = "x86_64")]
 mod rsa;
@@ -13,43 +15,95 @@ mod rsa;
 use schemas::key::Algorithm;
 
 /// A public key, arranged for these checks.
-pub struct Key(#[cfg(target_arch = "x86_64")] rsa::Key);
+pub struct Key(Kind);
 
-impl Key {
-    /// `None` of a key that is not checked here. The bytes are the key's SPKI in DER, of the algorithm.
-    #[must_use]
-    pub fn new(algorithm: Algorithm, spki: &[u8]) -> Option<Key> {
-        #[cfg(target_arch = "x86_64")]
-        if is_here() && algorithm == Algorithm::Rs256 {
-            return rsa::Key::new(spki).map(Key);
-        }
-        let _ = (algorithm, spki);
-        None
-    }
+#[cfg(target_arch = "x86_64")]
+enum Kind {
+    Rsa(rsa::Key),
+    Ed25519([u8; 32]),
 }
+
+#[cfg(not(target_arch = "x86_64"))]
+enum Kind {}
 
 /// A signature, and what it is checked against.
 pub struct Check<'a> {
     pub key: &'a Key,
+    pub message: &'a [u8],
     pub sha256: &'a [u8; 32],
     pub signature: &'a [u8],
 }
 
-/// True if this processor can check signatures eight at a time.
-#[must_use]
-pub fn is_here() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return fearless_simd::Level::new().as_avx512().is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+#[cfg(target_arch = "x86_64")]
+mod here {
+    use fearless_simd::{Avx512, Level};
+
+    use super::{Algorithm, Check, Key, Kind, ed25519, rsa};
+
+    fn processor() -> Option<Avx512> {
+        Level::new().as_avx512()
+    }
+
+    /// True if this processor can check signatures eight at a time.
+    #[must_use]
+    pub fn is_here() -> bool {
+        processor().is_some()
+    }
+
+    impl Key {
+        /// `None` of a key that is not checked here. The bytes are the key's SPKI in DER, of the algorithm.
+        #[must_use]
+        pub fn new(algorithm: Algorithm, spki: &[u8]) -> Option<Key> {
+            processor()?;
+            let kind = match algorithm {
+                Algorithm::Rs256 => Kind::Rsa(rsa::Key::new(spki)?),
+                Algorithm::EdDsa => Kind::Ed25519(ed25519::key_of(spki)?),
+                Algorithm::Es256 => return None,
+            };
+            Some(Key(kind))
+        }
+    }
+
+    /// Those of the signatures that are found to verify.
+    #[must_use]
+    pub fn verify(checks: &[Check<'_>]) -> Vec<bool> {
+        let mut verified = vec![false; checks.len()];
+        let Some(here) = processor() else { return verified };
+        let (mut of_rsa, mut of_ed25519) = (Vec::new(), Vec::new());
+        for (place, Check { key, message, sha256, signature }) in checks.iter().enumerate() {
+            match &key.0 {
+                Kind::Rsa(key) => of_rsa.push((place, rsa::Check { key, sha256, signature })),
+                Kind::Ed25519(key) => {
+                    of_ed25519.push((place, ed25519::Check { key, message, signature }));
+                }
+            }
+        }
+        rsa::verify(here, &of_rsa, &mut |place| verified[place] = true);
+        ed25519::verify(here, &of_ed25519, &mut |place| verified[place] = true);
+        verified
+    }
 }
 
-/// Those of the signatures that are found to verify.
-#[must_use]
-pub fn verify(checks: &[Check<'_>]) -> Vec<bool> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(here) = fearless_simd::Level::new().as_avx512() {
-        return rsa::verify(here, checks);
+#[cfg(not(target_arch = "x86_64"))]
+mod here {
+    use super::{Algorithm, Check, Key};
+
+    #[must_use]
+    pub fn is_here() -> bool {
+        false
     }
-    vec![false; checks.len()]
+
+    impl Key {
+        #[must_use]
+        pub fn new(_: Algorithm, _: &[u8]) -> Option<Key> {
+            None
+        }
+    }
+
+    #[must_use]
+    pub fn verify(checks: &[Check<'_>]) -> Vec<bool> {
+        vec![false; checks.len()]
+    }
 }
+
+pub use here::{is_here, verify};

@@ -3,12 +3,11 @@
 
 use std::arch::x86_64::__m512i;
 
-use fearless_simd::{Avx512, prelude::*, u64x8};
+use fearless_simd::Avx512;
 use num_bigint::BigUint;
 
-use super::Check;
 use super::limbs::{
-    LANES, LIMB_BITS, LIMB_MASK, Lanes, lane, limbs_of, montgomery_product, set_lane,
+    LANES, LIMB_BITS, LIMB_MASK, Lanes, lane, limbs_of, load, montgomery_product, set_lane, store,
 };
 
 /// Limbs of the numbers, by which keys are kept apart: for moduli of up to 2048, 3072 and 4096 bits,
@@ -104,23 +103,27 @@ fn negative_inverse(n: u64) -> u64 {
     inverse.wrapping_neg() & LIMB_MASK
 }
 
-/// Those of the signatures that verify.
-pub(super) fn verify(here: Avx512, checks: &[Check<'_>]) -> Vec<bool> {
-    let mut verified = vec![false; checks.len()];
+/// A signature to be checked.
+pub(super) struct Check<'a> {
+    pub key: &'a Key,
+    pub sha256: &'a [u8; 32],
+    pub signature: &'a [u8],
+}
+
+/// Tells of those of the signatures that verify, by the number beside each.
+pub(super) fn verify(here: Avx512, checks: &[(usize, Check<'_>)], found: &mut dyn FnMut(usize)) {
     let mut of_size = |size: usize, together: &dyn Fn(&[&Check<'_>]) -> [bool; LANES]| {
-        let places: Vec<usize> =
-            (0..checks.len()).filter(|&i| checks[i].key.0.size() == size).collect();
+        let checks: Vec<_> = checks.iter().filter(|(_, check)| check.key.size() == size).collect();
         // One alone is not faster here.
-        for places in places.chunks(LANES).filter(|places| places.len() > 1) {
-            let checks: Vec<&Check<'_>> = places.iter().map(|&i| &checks[i]).collect();
-            let found = together(&checks);
-            places.iter().zip(found).for_each(|(&i, found)| verified[i] = found);
+        for checks in checks.chunks(LANES).filter(|checks| checks.len() > 1) {
+            let of_lanes: Vec<&Check<'_>> = checks.iter().map(|(_, check)| check).collect();
+            let verified = checks.iter().zip(together(&of_lanes)).filter(|(_, verified)| *verified);
+            verified.for_each(|((place, _), _)| found(*place));
         }
     };
     of_size(SIZES[0], &|checks| verify_lanes(checks, |lanes| public_40(here, lanes)));
     of_size(SIZES[1], &|checks| verify_lanes(checks, |lanes| public_60(here, lanes)));
     of_size(SIZES[2], &|checks| verify_lanes(checks, |lanes| public_80(here, lanes)));
-    verified
 }
 
 /// What the computation takes of each lane.
@@ -140,7 +143,7 @@ fn verify_lanes<const L: usize>(
     // A lane without a signature computes with zeros.
     let mut expected: [Option<[u64; L]>; LANES] = [None; LANES];
     for (i, check) in checks.iter().enumerate() {
-        let key = &check.key.0;
+        let key = check.key;
         let Some((n, r_squared)) = key.numbers::<L>() else { continue };
         let Some(signature) = representative(check.signature, key.modulus_bytes, n) else {
             continue;
@@ -222,18 +225,11 @@ macro_rules! public_of_size {
     ($name:ident, $limbs:literal) => {
         fearless_simd::kernel!(
             fn $name(here: Avx512, lanes: &Operands<$limbs>) -> Lanes<$limbs> {
-                let load = |lanes: &[u64; LANES]| -> __m512i {
-                    let lanes: u64x8<Avx512> = (*lanes).simd_into(here);
-                    lanes.into()
-                };
-                let store = |vector: __m512i| -> [u64; LANES] {
-                    let lanes: u64x8<Avx512> = vector.simd_into(here);
-                    lanes.into()
-                };
+                let load = |lanes: &[u64; LANES]| load(here, lanes);
                 let signature = lanes.signature.each_ref().map(load);
                 let r_squared = lanes.r_squared.each_ref().map(load);
                 let n = lanes.n.each_ref().map(load);
-                public(&signature, &r_squared, &n, load(&lanes.n0)).map(store)
+                public(&signature, &r_squared, &n, load(&lanes.n0)).map(|limb| store(here, limb))
             }
         );
     };
@@ -318,17 +314,20 @@ mod tests {
             cases.push((i, b"a report!".to_vec(), good.clone()));
             cases.push(((i + 1) % signers.len(), b"a report".to_vec(), good));
         }
-        let keys = signers.each_ref().map(|signer| Key::new(&signer.spki).map(super::super::Key));
+        let keys = signers.each_ref().map(|signer| Key::new(&signer.spki).unwrap());
         let digests: Vec<[u8; 32]> = cases.iter().map(|(_, message, _)| sha256(message)).collect();
-        let checks: Vec<Check<'_>> = cases
+        let checks: Vec<(usize, Check<'_>)> = cases
             .iter()
             .zip(&digests)
-            .map(|((i, _, signature), sha256)| {
-                let key = keys[*i].as_ref().unwrap();
-                Check { key, sha256, signature }
-            })
+            .map(|((i, _, signature), sha256)| Check { key: &keys[*i], sha256, signature })
+            .enumerate()
             .collect();
-        let found = verify(here, &checks);
+        let verify = |checks: &[(usize, Check<'_>)]| {
+            let mut found = vec![false; checks.len()];
+            verify(here, checks, &mut |place| found[place] = true);
+            found
+        };
+        let found = verify(&checks);
         for ((i, message, signature), found) in cases.iter().zip(&found) {
             let key = parse_spki(Algorithm::Rs256, &signers[*i].spki).unwrap();
             let expected = key.verify_sig(message, signature).is_ok();
@@ -336,8 +335,8 @@ mod tests {
         }
         assert_eq!(found.iter().filter(|found| **found).count(), 3 * signers.len());
         // One alone is left to aws-lc.
-        assert_eq!(verify(here, &checks[..1]), [false]);
-        assert_eq!(verify(here, &checks[..2]), [true, true]);
+        assert_eq!(verify(&checks[..1]), [false]);
+        assert_eq!(verify(&checks[..2]), [true, true]);
     }
 
     #[test]
