@@ -17,7 +17,7 @@ use aws_lc_rs::digest::{Context, SHA512};
 use fearless_simd::Avx512;
 use num_bigint::BigUint;
 
-use super::limbs::{LANES, Lanes, load, store};
+use super::limbs::{LANES, Lanes, load, mask, store};
 
 const LIMBS: usize = 5;
 const LIMB_BITS: usize = 51;
@@ -315,7 +315,7 @@ struct Constants {
 static CONSTANTS: LazyLock<Constants> = LazyLock::new(|| {
     let one = BigUint::from(1u8);
     let p = (&one << 255) - 19u8;
-    let inverse = |number: &BigUint| number.modpow(&(&p - 2u8), &p);
+    let inverse = |number: &BigUint| number.modinv(&p).unwrap_or_default();
     let d = &p - BigUint::from(121_665u32) * inverse(&BigUint::from(121_666u32)) % &p;
     // RFC 8032, 5.1; the order is 2^252 and this.
     let order = (&one << 252) + 27_742_317_777_372_353_535_851_937_790_883_648_493u128;
@@ -508,10 +508,6 @@ fearless_simd::kernel!(
         std::array::from_fn(|i| is_point[i].then(|| encoded(&y[i], x[i][0] & 1 == 1)))
     }
 );
-
-fn mask(is_set: impl Fn(usize) -> bool) -> __mmask8 {
-    (0..LANES).fold(0, |mask, i| mask | __mmask8::from(is_set(i)) << i)
-}
 
 /// The multiple that each lane's digit names.
 #[target_feature(enable = "avx512f,avx512dq")]

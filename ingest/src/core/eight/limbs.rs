@@ -1,8 +1,8 @@
 //! Large numbers in limbs of 52 bits, the lowest first, and eight of them side by side.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
+    __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_madd52hi_epu64,
+    _mm512_madd52lo_epu64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
 };
 
 use fearless_simd::{Avx512, prelude::*, u64x8};
@@ -52,6 +52,21 @@ pub(super) fn lane<const L: usize>(lanes: &Lanes<L>, lane: usize) -> [u64; L] {
     std::array::from_fn(|i| lanes[i][lane])
 }
 
+/// `-1/n` modulo 2^52, of an odd number. Each step doubles the bits that are right (Newton); the
+/// number itself has three.
+pub(super) fn negative_inverse(n: u64) -> u64 {
+    let mut inverse = n;
+    for _ in 0..5 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(n.wrapping_mul(inverse)));
+    }
+    inverse.wrapping_neg() & LIMB_MASK
+}
+
+/// The lanes of which something holds.
+pub(super) fn mask(holds: impl Fn(usize) -> bool) -> __mmask8 {
+    (0..LANES).fold(0, |mask, lane| mask | __mmask8::from(holds(lane)) << lane)
+}
+
 /// Eight Montgomery products: `a·b/R` modulo an odd `n`, each between 0 and `2n`, for factors below
 /// `2n` and `R = 2^(52 L)` above `4n`. `n0` is `-1/n` modulo 2^52.
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -86,7 +101,7 @@ pub(super) fn montgomery_product<const L: usize>(
 /// Hands on what each limb has above 52 bits.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn carried<const L: usize>(mut sums: [__m512i; L]) -> [__m512i; L] {
+pub(super) fn carried<const L: usize>(mut sums: [__m512i; L]) -> [__m512i; L] {
     let mask = _mm512_set1_epi64(LIMB_MASK.cast_signed());
     let mut carry = _mm512_setzero_si512();
     for limb in &mut sums {

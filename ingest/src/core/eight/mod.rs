@@ -6,9 +6,13 @@
 //! accepted once more by it. On other processors nothing is found here.
 
 #[cfg(target_arch = "x86_64")]
+mod der;
+#[cfg(target_arch = "x86_64")]
 mod ed25519;
 #[cfg(target_arch = "x86_64")]
 mod limbs;
+#[cfg(target_arch = "x86_64")]
+mod p256;
 #[cfg(target_arch = "x86_64")]
 mod rsa;
 
@@ -20,6 +24,7 @@ pub struct Key(Kind);
 #[cfg(target_arch = "x86_64")]
 enum Kind {
     Rsa(rsa::Key),
+    P256(p256::Key),
     Ed25519([u8; 32]),
 }
 
@@ -38,7 +43,7 @@ pub struct Check<'a> {
 mod here {
     use fearless_simd::{Avx512, Level};
 
-    use super::{Algorithm, Check, Key, Kind, ed25519, rsa};
+    use super::{Algorithm, Check, Key, Kind, ed25519, p256, rsa};
 
     fn processor() -> Option<Avx512> {
         Level::new().as_avx512()
@@ -57,8 +62,8 @@ mod here {
             processor()?;
             let kind = match algorithm {
                 Algorithm::Rs256 => Kind::Rsa(rsa::Key::new(spki)?),
+                Algorithm::Es256 => Kind::P256(p256::Key::new(spki)?),
                 Algorithm::EdDsa => Kind::Ed25519(ed25519::key_of(spki)?),
-                Algorithm::Es256 => return None,
             };
             Some(Key(kind))
         }
@@ -69,17 +74,20 @@ mod here {
     pub fn verify(checks: &[Check<'_>]) -> Vec<bool> {
         let mut verified = vec![false; checks.len()];
         let Some(here) = processor() else { return verified };
-        let (mut of_rsa, mut of_ed25519) = (Vec::new(), Vec::new());
+        let (mut of_rsa, mut of_p256, mut of_ed25519) = (Vec::new(), Vec::new(), Vec::new());
         for (place, Check { key, message, sha256, signature }) in checks.iter().enumerate() {
             match &key.0 {
                 Kind::Rsa(key) => of_rsa.push((place, rsa::Check { key, sha256, signature })),
+                Kind::P256(key) => of_p256.push((place, p256::Check { key, sha256, signature })),
                 Kind::Ed25519(key) => {
                     of_ed25519.push((place, ed25519::Check { key, message, signature }));
                 }
             }
         }
-        rsa::verify(here, &of_rsa, &mut |place| verified[place] = true);
-        ed25519::verify(here, &of_ed25519, &mut |place| verified[place] = true);
+        let mut found = |place: usize| verified[place] = true;
+        rsa::verify(here, &of_rsa, &mut found);
+        p256::verify(here, &of_p256, &mut found);
+        ed25519::verify(here, &of_ed25519, &mut found);
         verified
     }
 }

@@ -6,8 +6,10 @@ use std::arch::x86_64::__m512i;
 use fearless_simd::Avx512;
 use num_bigint::BigUint;
 
+use super::der::{self, BIT_STRING, INTEGER, SEQUENCE};
 use super::limbs::{
-    LANES, LIMB_BITS, LIMB_MASK, Lanes, lane, limbs_of, load, montgomery_product, set_lane, store,
+    LANES, LIMB_BITS, LIMB_MASK, Lanes, lane, limbs_of, load, montgomery_product, negative_inverse,
+    set_lane, store,
 };
 
 /// Limbs of the numbers, by which keys are kept apart: for moduli of up to 2048, 3072 and 4096 bits,
@@ -62,45 +64,20 @@ impl Key {
     }
 }
 
-/// The modulus of a key with the exponent 65537, without leading zeros. Only the one form of DER that
+/// The modulus of a key with the exponent 65537. Only the one form of DER that
 /// such keys have is read (RFC 5280, 4.1; RFC 8017, A.1.1); of another, nothing is known here.
 fn modulus_of(spki: &[u8]) -> Option<&[u8]> {
     const RSA_ENCRYPTION: &[u8] =
         &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-    const SEQUENCE: u8 = 0x30;
-    const BIT_STRING: u8 = 0x03;
-    const INTEGER: u8 = 0x02;
-    let (body, nothing) = element(spki, SEQUENCE)?;
-    let (bits, after) = element(body.strip_prefix(RSA_ENCRYPTION)?, BIT_STRING)?;
-    let (numbers, behind) = element(bits.strip_prefix(&[0])?, SEQUENCE)?;
-    let (modulus, exponent) = element(numbers, INTEGER)?;
-    let (exponent, rest) = element(exponent, INTEGER)?;
+    let (body, nothing) = der::element(spki, SEQUENCE)?;
+    let (bits, after) = der::element(body.strip_prefix(RSA_ENCRYPTION)?, BIT_STRING)?;
+    let (numbers, behind) = der::element(bits.strip_prefix(&[0])?, SEQUENCE)?;
+    let (modulus, exponent) = der::element(numbers, INTEGER)?;
+    let (exponent, rest) = der::element(exponent, INTEGER)?;
     let whole = [nothing, after, behind, rest].iter().all(|left| left.is_empty());
-    // Such a modulus begins with a set bit, which DER keeps apart from a sign by a zero.
-    let modulus = modulus.strip_prefix(&[0])?;
-    (whole && exponent == EXPONENT && modulus.first()? & 0x80 != 0).then_some(modulus)
-}
-
-/// The content of the DER element at the start of the bytes, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&length, rest) = der.strip_prefix(&[tag])?.split_first()?;
-    let (length, rest) = match (length, rest) {
-        (0..=0x7f, rest) => (usize::from(length), rest),
-        (0x81, &[a, ref rest @ ..]) => (usize::from(a), rest),
-        (0x82, &[a, b, ref rest @ ..]) => (usize::from(u16::from_be_bytes([a, b])), rest),
-        _ => return None,
-    };
-    rest.split_at_checked(length)
-}
-
-/// `-1/n` modulo 2^52, of an odd number. Each step doubles the bits that are right (Newton); the
-/// number itself has three.
-fn negative_inverse(n: u64) -> u64 {
-    let mut inverse = n;
-    for _ in 0..5 {
-        inverse = inverse.wrapping_mul(2u64.wrapping_sub(n.wrapping_mul(inverse)));
-    }
-    inverse.wrapping_neg() & LIMB_MASK
+    let modulus = der::natural(modulus)?;
+    // The encoded message is compared in whole bytes, so that the modulus must have its highest bit.
+    (whole && exponent == EXPONENT && modulus[0] & 0x80 != 0).then_some(modulus)
 }
 
 /// A signature to be checked.

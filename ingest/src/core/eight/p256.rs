@@ -1,0 +1,772 @@
+//! ECDSA on P-256 with SHA-256 (FIPS 186-5, 6.4.2): `u1 G + u2 Q` of eight signatures at once, each
+//! with a key of its own, whose x is compared with r.
+//!
+//! Numbers modulo p are in Montgomery's form, points in Jacobian coordinates (x = X/Z², y = Y/Z³).
+//! Their addition does not hold for two equal points; a sum that meets them comes out wrong, and the
+//! signature is left to aws-lc.
+
+use std::arch::x86_64::{
+    __m512i, __mmask8, _mm_cvtsi64_si128, _mm512_abs_epi64, _mm512_add_epi64, _mm512_and_si512,
+    _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
+    _mm512_mask_blend_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sll_epi64,
+    _mm512_slli_epi64, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
+};
+use std::sync::LazyLock;
+
+use fearless_simd::Avx512;
+use num_bigint::BigUint;
+
+use super::der::{self, INTEGER, SEQUENCE};
+use super::limbs::{
+    LANES, LIMB_BITS, LIMB_MASK, Lanes, carried, lane, limbs_of, load, mask, montgomery_product,
+    negative_inverse, set_lane, store,
+};
+
+const LIMBS: usize = 5;
+type Number = [u64; LIMBS];
+
+/// The multiples that a lookup may name: signed digits of 4 bits for a key, of 8 for G.
+const KEY_MULTIPLES: usize = 8;
+const BASE_MULTIPLES: usize = 128;
+/// Digits of a number below 2^256; the highest takes the last carry.
+const DIGITS: usize = 65;
+const BASE_DIGITS: usize = DIGITS.div_ceil(2);
+
+/// p = 2^256 - 2^224 + 2^192 + 2^96 - 1 in limbs.
+const P: Number = [LIMB_MASK, (1 << 44) - 1, 0, 1 << 36, 0xffff_ffff << 16];
+
+/// What is needed of the curve (SP 800-186, 3.2.1.3).
+struct Curve {
+    p: BigUint,
+    b: BigUint,
+    n: BigUint,
+    n_limbs: Number,
+    n_n0: u64,
+    /// `R²` modulo n and modulo p, and R modulo p, which is one in Montgomery's form.
+    n_r_squared: Number,
+    r_squared: Number,
+    one: Number,
+    /// x and y of the multiples of G from 1 on, in Montgomery's form.
+    base: Vec<[Number; 2]>,
+}
+
+static CURVE: LazyLock<Curve> = LazyLock::new(|| {
+    let hex = |digits: &[u8]| BigUint::parse_bytes(digits, 16).unwrap_or_default();
+    let p = hex(b"ffffffff00000001000000000000000000000000ffffffffffffffffffffffff");
+    let n = hex(b"ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+    let b = hex(b"5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b");
+    let g_x = hex(b"6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296");
+    let g_y = hex(b"4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5");
+    let r = BigUint::from(1u8) << (LIMBS * LIMB_BITS);
+    let in_form = |number: &BigUint| limbs(&(number * &r % &p));
+    let (mut x, mut y) = (g_x.clone(), g_y.clone());
+    let mut base = vec![[in_form(&x), in_form(&y)]];
+    for _ in 1..BASE_MULTIPLES {
+        let (rise, run) = if x == g_x {
+            (&x * &x % &p * 3u8 + &p - 3u8, &y * 2u8)
+        } else {
+            (&y + &p - &g_y, &x + &p - &g_x)
+        };
+        let slope = rise * run.modinv(&p).unwrap_or_default() % &p;
+        let next = (&slope * &slope + &p + &p - &x - &g_x) % &p;
+        y = (slope * (&x + &p - &next) + &p - &y) % &p;
+        x = next;
+        base.push([in_form(&x), in_form(&y)]);
+    }
+    let n_limbs = limbs(&n);
+    Curve {
+        n_limbs,
+        n_n0: negative_inverse(n_limbs[0]),
+        n_r_squared: limbs(&(&r * &r % &n)),
+        r_squared: limbs(&(&r * &r % &p)),
+        one: limbs(&(&r % &p)),
+        base,
+        p,
+        b,
+        n,
+    }
+});
+
+fn limbs(number: &BigUint) -> Number {
+    limbs_of(&number.to_bytes_le())
+}
+
+// ---- keys and signatures ------------------------------------------------------------------
+
+/// A public key: the coordinates of a point of the curve.
+pub struct Key {
+    x: Number,
+    y: Number,
+}
+
+impl Key {
+    /// Of the SPKI of a point that is not compressed (RFC 5480, 2).
+    pub(super) fn new(spki: &[u8]) -> Option<Key> {
+        const BEFORE_POINT: &[u8] = &[
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+            0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+        ];
+        let point: &[u8; 64] = spki.strip_prefix(BEFORE_POINT)?.try_into().ok()?;
+        let [x, y] = [&point[..32], &point[32..]].map(BigUint::from_bytes_be);
+        let Curve { p, b, .. } = &*CURVE;
+        let right = (&x * &x % p * &x + b + (p - 3u8) * &x) % p;
+        let is_point = x < *p && y < *p && &y * &y % p == right;
+        is_point.then(|| Key { x: limbs(&x), y: limbs(&y) })
+    }
+}
+
+/// A signature to be checked.
+pub(super) struct Check<'a> {
+    pub key: &'a Key,
+    pub sha256: &'a [u8; 32],
+    pub signature: &'a [u8],
+}
+
+/// r and s, each from 1 to n - 1, of a signature in the one form of DER that it has (RFC 3279, 2.2.3).
+fn r_and_s(signature: &[u8]) -> Option<[BigUint; 2]> {
+    let (body, behind) = der::element(signature, SEQUENCE)?;
+    let (r, s) = der::element(body, INTEGER)?;
+    let (s, rest) = der::element(s, INTEGER)?;
+    (behind.is_empty() && rest.is_empty()).then_some(())?;
+    let numbers = [der::natural(r)?, der::natural(s)?].map(BigUint::from_bytes_be);
+    numbers.iter().all(|number| *number < CURVE.n).then_some(numbers)
+}
+
+/// What the computation takes of each lane.
+struct Operands {
+    x: Lanes<LIMBS>,
+    y: Lanes<LIMBS>,
+    r: Lanes<LIMBS>,
+    s: Lanes<LIMBS>,
+    digest: Lanes<LIMBS>,
+}
+
+/// Tells of those of the signatures that verify, by the number beside each.
+pub(super) fn verify(here: Avx512, checks: &[(usize, Check<'_>)], found: &mut dyn FnMut(usize)) {
+    // One alone is not faster here.
+    for checks in checks.chunks(LANES).filter(|checks| checks.len() > 1) {
+        let zero = [[0; LANES]; LIMBS];
+        let mut lanes = Operands { x: zero, y: zero, r: zero, s: zero, digest: zero };
+        let is_set: Vec<bool> =
+            (0..checks.len()).map(|i| set(&mut lanes, i, &checks[i].1).is_some()).collect();
+        let scalars = scalars(here, &lanes);
+        let verified = equation(here, &lanes, &digits(&scalars));
+        for ((place, _), (is_set, verified)) in checks.iter().zip(is_set.iter().zip(verified)) {
+            if *is_set && verified {
+                found(*place);
+            }
+        }
+    }
+}
+
+/// Puts a signature into a lane; `None` if it is none.
+fn set(lanes: &mut Operands, i: usize, check: &Check<'_>) -> Option<()> {
+    let [r, s] = r_and_s(check.signature)?;
+    let mut digest = *check.sha256;
+    digest.reverse();
+    set_lane(&mut lanes.x, i, &check.key.x);
+    set_lane(&mut lanes.y, i, &check.key.y);
+    set_lane(&mut lanes.r, i, &limbs(&r));
+    set_lane(&mut lanes.s, i, &limbs(&s));
+    set_lane(&mut lanes.digest, i, &limbs_of(&digest));
+    Some(())
+}
+
+// ---- u1 and u2 ----------------------------------------------------------------------------
+
+fearless_simd::kernel!(
+    /// `u1 = e/s` and `u2 = r/s` modulo n, either of which may have n added to it once.
+    fn scalars(here: Avx512, lanes: &Operands) -> [Lanes<LIMBS>; 2] {
+        let curve = &*CURVE;
+        let n = curve.n_limbs.map(|limb| _mm512_set1_epi64(limb.cast_signed()));
+        let n0 = _mm512_set1_epi64(curve.n_n0.cast_signed());
+        let product = |a: &[__m512i; LIMBS], b: &[__m512i; LIMBS]| montgomery_product(a, b, &n, n0);
+        let [s, digest, r] = [&lanes.s, &lanes.digest, &lanes.r]
+            .map(|of| of.each_ref().map(|limb| load(here, limb)));
+        let r_squared = curve.n_r_squared.map(|limb| _mm512_set1_epi64(limb.cast_signed()));
+        // 1/s is s to the power of n - 2 (Fermat), four bits of it at a time.
+        let mut powers = [product(&s, &r_squared); 16];
+        for i in 2..powers.len() {
+            powers[i] = product(&powers[i - 1], &powers[1]);
+        }
+        let exponent = (&curve.n - 2u8).to_bytes_be();
+        let mut windows = exponent.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let mut inverse = powers[usize::from(windows.next().unwrap_or_default())];
+        for window in windows {
+            for _ in 0..4 {
+                inverse = product(&inverse, &inverse);
+            }
+            if window > 0 {
+                inverse = product(&inverse, &powers[usize::from(window)]);
+            }
+        }
+        // It is in Montgomery's form, the other factor is not, nor is the product.
+        [product(&digest, &inverse), product(&r, &inverse)]
+            .map(|product| product.map(|limb| store(here, limb)))
+    }
+);
+
+/// Digits of u1 and u2, the highest first.
+struct Digits {
+    of_key: [[i64; LANES]; DIGITS],
+    of_base: [[i16; LANES]; BASE_DIGITS],
+}
+
+fn digits([u1, u2]: &[Lanes<LIMBS>; 2]) -> Digits {
+    let n = &CURVE.n_limbs;
+    let mut digits = Digits { of_key: [[0; LANES]; DIGITS], of_base: [[0; LANES]; BASE_DIGITS] };
+    for i in 0..LANES {
+        let bytes = bytes_of(&below(lane(u2, i), n));
+        let mut carry = 0;
+        for place in 0..DIGITS {
+            let byte = bytes.get(place / 2).copied().unwrap_or_default();
+            let digit = i64::from(if place % 2 == 0 { byte & 15 } else { byte >> 4 }) + carry;
+            carry = i64::from(digit >= 8);
+            digits.of_key[DIGITS - 1 - place][i] = digit - 16 * carry;
+        }
+        let bytes = bytes_of(&below(lane(u1, i), n));
+        let mut carry = 0;
+        for place in 0..BASE_DIGITS {
+            let digit = i16::from(bytes.get(place).copied().unwrap_or_default()) + carry;
+            carry = i16::from(digit >= 128);
+            digits.of_base[BASE_DIGITS - 1 - place][i] = digit - 256 * carry;
+        }
+    }
+    digits
+}
+
+/// A number below twice the modulus, as the one below it.
+fn below(number: Number, modulus: &Number) -> Number {
+    let mut borrow = 0;
+    let difference = std::array::from_fn(|i| {
+        let limb = number[i].cast_signed() - modulus[i].cast_signed() + borrow;
+        borrow = limb >> LIMB_BITS;
+        limb.cast_unsigned() & LIMB_MASK
+    });
+    if borrow < 0 { number } else { difference }
+}
+
+/// The lowest 256 bits.
+fn bytes_of(number: &Number) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        let (limb, bit) = (8 * i / LIMB_BITS, 8 * i % LIMB_BITS);
+        let above = number.get(limb + 1).map_or(0, |above| above << (LIMB_BITS - bit));
+        *byte = ((number[limb] >> bit | above) & 0xff) as u8;
+    }
+    bytes
+}
+
+// ---- numbers modulo p ---------------------------------------------------------------------
+
+/// A number modulo p in Montgomery's form in each lane, below 2p, in limbs of 52 bits.
+#[derive(Clone, Copy)]
+struct Element([__m512i; LIMBS]);
+
+/// A sum of elements whose limbs were not handed on yet.
+#[derive(Clone, Copy)]
+struct Sum([__m512i; LIMBS]);
+
+impl Element {
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn same(number: &Number) -> Element {
+        Element(number.map(|limb| _mm512_set1_epi64(limb.cast_signed())))
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn times(self, other: Element) -> Element {
+        let zero = _mm512_setzero_si512();
+        let constant = |limb: u64| _mm512_set1_epi64(limb.cast_signed());
+        let (third, fourth) = (constant(P[3]), constant(P[4]));
+        let (a, mut sums) = (self.0, [zero; LIMBS]);
+        for b in other.0 {
+            // p is -1 in its lowest limb: so many times p as the sum's lowest limb says makes it zero. Of
+            // p + 1 are left 2^96 and the two highest limbs. The sums then move down by a limb.
+            let m = _mm512_madd52lo_epu64(sums[0], a[0], b);
+            let [_, second, ..] = sums;
+            let next = _mm512_add_epi64(second, _mm512_srli_epi64::<52>(m));
+            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(next, a[0], b), a[1], b);
+            let middle = constant(1 << 44);
+            sums[0] = _mm512_madd52lo_epu64(next, m, middle);
+            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(sums[2], a[1], b), a[2], b);
+            sums[1] = _mm512_madd52hi_epu64(next, m, middle);
+            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(sums[3], a[2], b), a[3], b);
+            sums[2] = _mm512_madd52lo_epu64(next, m, third);
+            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(sums[4], a[3], b), a[4], b);
+            let next = _mm512_madd52hi_epu64(next, m, third);
+            sums[3] = _mm512_madd52lo_epu64(next, m, fourth);
+            sums[4] = _mm512_madd52hi_epu64(_mm512_madd52hi_epu64(zero, a[4], b), m, fourth);
+        }
+        Element(carried(sums))
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn squared(self) -> Element {
+        self.times(self)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn plus(self, other: Element) -> Element {
+        Sum(self.0).and(other).settled()
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn minus(self, other: Element) -> Element {
+        Sum(self.0).less(other, 0).settled()
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn or(self, mask: __mmask8, other: Element) -> Element {
+        let mut limbs = self.0;
+        for (limb, other) in limbs.iter_mut().zip(other.0) {
+            *limb = _mm512_mask_blend_epi64(mask, *limb, other);
+        }
+        Element(limbs)
+    }
+
+    /// The lanes in which it is zero modulo p.
+    #[inline]
+    fn is_zero(self, here: Avx512) -> [bool; LANES] {
+        let lanes = self.0.map(|limb| store(here, limb));
+        std::array::from_fn(|i| below(lane(&lanes, i), &P) == [0; LIMBS])
+    }
+}
+
+impl Sum {
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn and(self, other: Element) -> Sum {
+        let mut limbs = self.0;
+        for (limb, other) in limbs.iter_mut().zip(other.0) {
+            *limb = _mm512_add_epi64(*limb, other);
+        }
+        Sum(limbs)
+    }
+
+    /// Less so many times the other: two to the power of `doublings`.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn less(self, other: Element, doublings: u32) -> Sum {
+        let shift = _mm_cvtsi64_si128(i64::from(doublings));
+        let mut limbs = self.0;
+        for ((limb, other), p) in limbs.iter_mut().zip(other.0).zip(P) {
+            // Twice p is more than is taken away.
+            let left = _mm512_sub_epi64(_mm512_set1_epi64((2 * p).cast_signed()), other);
+            *limb = _mm512_add_epi64(*limb, _mm512_sll_epi64(left, shift));
+        }
+        Sum(limbs)
+    }
+
+    /// The sum, which must not be negative, with p taken away as often as keeps it so: what is left is hardly
+    /// above p. It is as often as 2^256 fits, in which what the lower limbs hand on may be missing.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn settled(self) -> Element {
+        let times = _mm512_srai_epi64::<48>(self.0[4]);
+        let [a, b, c, d, e] = self.0;
+        // 2^256 is p and 2^224 - 2^192 - 2^96 + 1.
+        let mut limbs = [
+            _mm512_add_epi64(a, times),
+            _mm512_sub_epi64(b, _mm512_slli_epi64::<44>(times)),
+            c,
+            _mm512_sub_epi64(d, _mm512_slli_epi64::<36>(times)),
+            _mm512_add_epi64(
+                _mm512_and_si512(e, _mm512_set1_epi64((1 << 48) - 1)),
+                _mm512_slli_epi64::<16>(times),
+            ),
+        ];
+        let mask = _mm512_set1_epi64(LIMB_MASK.cast_signed());
+        for i in 1..LIMBS {
+            limbs[i] = _mm512_add_epi64(limbs[i], _mm512_srai_epi64::<52>(limbs[i - 1]));
+            limbs[i - 1] = _mm512_and_si512(limbs[i - 1], mask);
+        }
+        Element(limbs)
+    }
+}
+
+// ---- points -------------------------------------------------------------------------------
+
+#[derive(Clone, Copy)]
+struct Point {
+    x: Element,
+    y: Element,
+    z: Element,
+}
+
+/// A point as it is added: with Z² and Z³.
+#[derive(Clone, Copy)]
+struct Addend {
+    point: Point,
+    zz: Element,
+    zzz: Element,
+}
+
+impl Point {
+    /// Bernstein, Lange: Explicit-Formulas Database, dbl-2001-b.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn doubled(&self) -> Point {
+        let delta = self.z.squared();
+        let gamma = self.y.squared();
+        let beta = self.x.times(gamma);
+        let third = self.x.minus(delta).times(self.x.plus(delta));
+        let alpha = Sum(third.0).and(third).and(third).settled();
+        let twice = beta.plus(beta);
+        let four = twice.plus(twice);
+        let x = Sum(alpha.squared().0).less(four, 1).settled();
+        let z = Sum(self.y.plus(self.z).squared().0).less(gamma, 0).less(delta, 0).settled();
+        let y = Sum(alpha.times(four.minus(x)).0).less(gamma.squared(), 3).settled();
+        Point { x, y, z }
+    }
+
+    /// The same, add-1998-cmo-2. Neither point may be infinite, nor may they be equal.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn plus(&self, addend: &Addend) -> Point {
+        let other = &addend.point;
+        let u1 = self.x.times(addend.zz);
+        let s1 = self.y.times(addend.zzz);
+        self.sum(other, u1, s1, self.z.times(other.z))
+    }
+
+    /// The same for a point whose Z is one.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn plus_affine(&self, other: &Point) -> Point {
+        self.sum(other, self.x, self.y, self.z)
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn sum(&self, other: &Point, u1: Element, s1: Element, zz: Element) -> Point {
+        let z1z1 = self.z.squared();
+        let u2 = other.x.times(z1z1);
+        let s2 = other.y.times(self.z).times(z1z1);
+        let (h, r) = (u2.minus(u1), s2.minus(s1));
+        let hh = h.squared();
+        let hhh = h.times(hh);
+        let v = u1.times(hh);
+        let x = Sum(r.squared().0).less(hhh, 0).less(v, 1).settled();
+        let y = Sum(r.times(v.minus(x)).0).less(s1.times(hhh), 0).settled();
+        Point { x, y, z: zz.times(h) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn or(&self, mask: __mmask8, other: &Point) -> Point {
+        Point {
+            x: self.x.or(mask, other.x),
+            y: self.y.or(mask, other.y),
+            z: self.z.or(mask, other.z),
+        }
+    }
+
+    /// The negative point where the mask has its bit.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn negated(&self, mask: __mmask8) -> Point {
+        let zero = Element::same(&[0; LIMBS]);
+        Point { y: self.y.or(mask, zero.minus(self.y)), ..*self }
+    }
+}
+
+impl Addend {
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn of(point: Point) -> Addend {
+        let zz = point.z.squared();
+        Addend { point, zz, zzz: zz.times(point.z) }
+    }
+}
+
+/// A running sum, and the lanes in which it is still the infinite point.
+struct Running {
+    point: Point,
+    infinite: __mmask8,
+}
+
+impl Running {
+    /// Takes the sum with an addend, except where the digit is zero.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn take(&mut self, sum: &Point, addend: &Point, is_zero: __mmask8) {
+        let sum = sum.or(self.infinite, addend);
+        self.point = sum.or(is_zero, &self.point);
+        self.infinite &= is_zero;
+    }
+}
+
+fearless_simd::kernel!(
+    /// True in a lane where x of `u1 G + u2 Q` is r. That it may be r + n is left to aws-lc: so small
+    /// an r is never met.
+    fn equation(here: Avx512, lanes: &Operands, digits: &Digits) -> [bool; LANES] {
+        let curve = &*CURVE;
+        let one = Element::same(&curve.one);
+        let r_squared = Element::same(&curve.r_squared);
+        let [x, y, r] = [&lanes.x, &lanes.y, &lanes.r]
+            .map(|of| Element(of.each_ref().map(|limb| load(here, limb))).times(r_squared));
+        let key = Point { x, y, z: one };
+        let first = Addend::of(key);
+        let mut multiples = [first; KEY_MULTIPLES];
+        multiples[1] = Addend::of(key.doubled());
+        for i in 2..KEY_MULTIPLES {
+            multiples[i] = Addend::of(multiples[i - 1].point.plus(&first));
+        }
+        let mut sum = Running { point: key, infinite: __mmask8::MAX };
+        for (place, of_key) in digits.of_key.iter().enumerate() {
+            for _ in 0..4 {
+                sum.point = sum.point.doubled();
+            }
+            let of_key = load(here, &of_key.map(i64::cast_unsigned));
+            let addend = chosen(&multiples, of_key);
+            let is_zero = _mm512_cmpeq_epi64_mask(of_key, _mm512_setzero_si512());
+            sum.take(&sum.point.plus(&addend), &addend.point, is_zero);
+            if place % 2 == 0 {
+                let of_base = &digits.of_base[place / 2];
+                let addend = chosen_of_base(here, curve, of_base, one);
+                let is_zero = mask(|i| of_base[i] == 0);
+                sum.take(&sum.point.plus_affine(&addend), &addend, is_zero);
+            }
+        }
+        let is_r = sum.point.x.minus(r.times(sum.point.z.squared())).is_zero(here);
+        std::array::from_fn(|i| is_r[i] && sum.infinite >> i & 1 == 0)
+    }
+);
+
+/// The multiple that each lane's digit names; of zero, any.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn chosen(multiples: &[Addend; KEY_MULTIPLES], digits: __m512i) -> Addend {
+    let sizes = _mm512_abs_epi64(digits);
+    let mut chosen = multiples[0];
+    for (multiple, size) in multiples.iter().zip(1..).skip(1) {
+        let here = _mm512_cmpeq_epi64_mask(sizes, _mm512_set1_epi64(size));
+        chosen = Addend {
+            point: chosen.point.or(here, &multiple.point),
+            zz: chosen.zz.or(here, multiple.zz),
+            zzz: chosen.zzz.or(here, multiple.zzz),
+        };
+    }
+    let negative = _mm512_cmplt_epi64_mask(digits, _mm512_setzero_si512());
+    Addend { point: chosen.point.negated(negative), ..chosen }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn chosen_of_base(here: Avx512, curve: &Curve, digits: &[i16; LANES], one: Element) -> Point {
+    let entries =
+        digits.map(|digit| &curve.base[usize::from(digit.unsigned_abs()).saturating_sub(1)]);
+    let coordinate = |which: usize| -> Element {
+        Element(std::array::from_fn(|limb| load(here, &entries.map(|entry| entry[which][limb]))))
+    };
+    let point = Point { x: coordinate(0), y: coordinate(1), z: one };
+    point.negated(mask(|i| digits[i] < 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+        UnparsedPublicKey,
+    };
+    use fearless_simd::Level;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A key as SPKI, a message, what is held to be its signature.
+    type Case = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+    fn sha256(message: &[u8]) -> [u8; 32] {
+        digest(&SHA256, message).as_ref().try_into().unwrap()
+    }
+
+    fn found(cases: &[Case]) -> Option<Vec<bool>> {
+        let Some(here) = Level::new().as_avx512() else {
+            assert!(!super::super::is_here());
+            return None;
+        };
+        let keys: Vec<Key> = cases.iter().map(|(spki, ..)| Key::new(spki).unwrap()).collect();
+        let digests: Vec<[u8; 32]> = cases.iter().map(|(_, message, _)| sha256(message)).collect();
+        let checks: Vec<(usize, Check<'_>)> = cases
+            .iter()
+            .zip(keys.iter().zip(&digests))
+            .map(|((_, _, signature), (key, sha256))| Check { key, sha256, signature })
+            .enumerate()
+            .collect();
+        let mut found = vec![false; cases.len()];
+        verify(here, &checks, &mut |place| found[place] = true);
+        Some(found)
+    }
+
+    fn aws_lc((spki, message, signature): &Case) -> bool {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki).verify(message, signature).is_ok()
+    }
+
+    fn integer(number: &BigUint) -> Vec<u8> {
+        let mut bytes = number.to_bytes_be();
+        if bytes[0] & 0x80 != 0 {
+            bytes.insert(0, 0);
+        }
+        [&[INTEGER, u8::try_from(bytes.len()).unwrap()], bytes.as_slice()].concat()
+    }
+
+    fn signature(r: &BigUint, s: &BigUint) -> Vec<u8> {
+        let body = [integer(r), integer(s)].concat();
+        [&[SEQUENCE, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
+    }
+
+    /// Every signature is found to verify where aws-lc says so, and only there.
+    #[test]
+    fn nothing_else_is_found_than_aws_lc_finds() {
+        let n = &CURVE.n;
+        let mut cases: Vec<Case> = Vec::new();
+        let mut last: Option<Vec<u8>> = None;
+        for _ in 0..16 {
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+            let spki: Vec<u8> =
+                AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap().as_ref().to_vec();
+            let message = b"a report".to_vec();
+            let good = pair.sign(&SystemRandom::new(), &message).unwrap().as_ref().to_vec();
+            let [r, s] = r_and_s(&good).unwrap();
+            let one = BigUint::from(1u8);
+            let zero = BigUint::ZERO;
+            let mut held = vec![
+                good.clone(),
+                // As good as the other (and known of ECDSA).
+                signature(&r, &(n - &s)),
+                signature(&s, &r),
+                signature(&(n - &r), &s),
+                signature(&zero, &s),
+                signature(&r, &zero),
+                signature(n, &s),
+                signature(&r, n),
+                signature(&(&r + n), &s),
+                signature(&r, &(&s + n)),
+                signature(&(n - &one), &s),
+                signature(&one, &one),
+                [&good[..], &[0]].concat(),
+                good[..good.len() - 1].to_vec(),
+                Vec::new(),
+                // A length in a longer form than it needs.
+                [&[SEQUENCE, 0x81, good[1]], &good[2..]].concat(),
+                // A zero too many before r.
+                {
+                    let r = [&[0], r.to_bytes_be().as_slice()].concat();
+                    let r = if r[1] & 0x80 == 0 { r } else { [&[0], r.as_slice()].concat() };
+                    let r = [&[INTEGER, u8::try_from(r.len()).unwrap()], r.as_slice()].concat();
+                    let body = [r, integer(&s)].concat();
+                    [&[SEQUENCE, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
+                },
+            ];
+            for at in 0..good.len() {
+                let mut flipped = good.clone();
+                flipped[at] ^= 1;
+                held.push(flipped);
+            }
+            cases.extend(held.into_iter().map(|held| (spki.clone(), message.clone(), held)));
+            cases.push((spki.clone(), b"a report!".to_vec(), good.clone()));
+            if let Some(other) = last.replace(spki) {
+                cases.push((other, message, good));
+            }
+        }
+        let Some(found) = found(&cases) else { return };
+        for (case, found) in cases.iter().zip(&found) {
+            assert_eq!(*found, aws_lc(case), "{:02x?}", case.2);
+        }
+        assert_eq!(found.iter().filter(|found| **found).count(), 2 * 16);
+    }
+
+    /// Where the key is G, or its negative, sums meet equal and opposite points. What is found then,
+    /// aws-lc finds too.
+    #[test]
+    fn equal_points_are_left_to_aws_lc() {
+        let Curve { p, n, .. } = &*CURVE;
+        let g = |digits: &[u8]| BigUint::parse_bytes(digits, 16).unwrap();
+        let x = g(b"6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296");
+        let y = g(b"4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5");
+        // Of the SPKI of any key, all but its point.
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let any = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
+        let spki = |y: &BigUint| [&any.as_ref()[..27], &x.to_bytes_be(), &y.to_bytes_be()].concat();
+        let mut cases: Vec<Case> = Vec::new();
+        for i in 0..64u8 {
+            let message = vec![i; 10];
+            let e = BigUint::from_bytes_be(&sha256(&message)) % n;
+            let r = &x % n;
+            // The nonce is one, the private key one or minus one.
+            cases.push((spki(&y), message.clone(), signature(&r, &((&e + &r) % n))));
+            cases.push((spki(&(p - &y)), message, signature(&r, &((&e + n - &r) % n))));
+        }
+        assert!(cases.iter().all(aws_lc));
+        let Some(found) = found(&cases) else { return };
+        assert!(found.contains(&true));
+        assert!(Key::new(&spki(&(&y + 1u8))).is_none(), "not on the curve");
+    }
+
+    fn number() -> impl Strategy<Value = BigUint> {
+        let word = prop_oneof![Just(0u32), Just(u32::MAX), any::<u32>()];
+        let below_2p = |number: BigUint| number % (&CURVE.p * 2u8);
+        prop_oneof![
+            prop::collection::vec(word, 9).prop_map(BigUint::new).prop_map(below_2p),
+            Just(&CURVE.p * 2u8 - 1u8),
+            Just(CURVE.p.clone()),
+            Just(BigUint::ZERO),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_those_of_big_integers(
+            a in prop::collection::vec(number(), LANES),
+            b in prop::collection::vec(number(), LANES),
+        ) {
+            let Some(here) = Level::new().as_avx512() else { return Ok(()) };
+            let p = &CURVE.p;
+            let lanes = |numbers: &[BigUint]| {
+                let mut lanes = [[0; LANES]; LIMBS];
+                for (i, number) in numbers.iter().enumerate() {
+                    set_lane(&mut lanes, i, &limbs(number));
+                }
+                lanes
+            };
+            let results = operations(here, &lanes(&a), &lanes(&b));
+            let r = (BigUint::from(1u8) << (LIMBS * LIMB_BITS)).modinv(p).unwrap();
+            for i in 0..LANES {
+                let (a, b) = (&a[i], &b[i]);
+                let expected = [
+                    a + b,
+                    a + p * 2u8 - b,
+                    a * b * &r,
+                    a + p * 16u8 - b * 8u8,
+                ];
+                for (which, (result, expected)) in results.iter().zip(expected).enumerate() {
+                    let result = lane(result, i)
+                        .iter()
+                        .rev()
+                        .fold(BigUint::ZERO, |number, limb| (number << LIMB_BITS) + *limb);
+                    prop_assert!(result < p * 2u8, "operation {}", which);
+                    prop_assert_eq!(result % p, expected % p, "operation {}", which);
+                }
+            }
+        }
+    }
+
+    fearless_simd::kernel!(
+        fn operations(here: Avx512, a: &Lanes<LIMBS>, b: &Lanes<LIMBS>) -> [Lanes<LIMBS>; 4] {
+            let a = Element(a.each_ref().map(|limb| load(here, limb)));
+            let b = Element(b.each_ref().map(|limb| load(here, limb)));
+            [a.plus(b), a.minus(b), a.times(b), Sum(a.0).less(b, 3).settled()]
+                .map(|element| element.0.map(|limb| store(here, limb)))
+        }
+    );
+}
