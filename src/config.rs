@@ -40,6 +40,8 @@ struct File {
     collectors: Option<Vec<String>>,
     /// A vendor's other tokens for RS256, ES256 and EdDSA.
     signing_types: Option<BTreeMap<String, String>>,
+    /// Check signatures eight at a time where the processor can.
+    vector_signatures: Option<bool>,
     report_bytes_max: Option<u64>,
     measurements_max: Option<u64>,
     archive_members_max: Option<u64>,
@@ -141,7 +143,10 @@ impl Config {
             quiet: global.quiet,
             cache_dir: file.cache_dir.unwrap_or_else(user_cache),
             collector: file.collector.unwrap_or_else(|| "file".to_owned()),
-            rules: rules(file.signature_policy, file.collectors, file.signing_types)?,
+            rules: Rules {
+                vector_signatures: file.vector_signatures.unwrap_or(true),
+                ..rules(file.signature_policy, file.collectors, file.signing_types)?
+            },
             limits,
             kafka: file.kafka,
             serve: file.serve,
@@ -290,6 +295,10 @@ fn overlay(file: &mut File) -> anyhow::Result<()> {
     file.collector = setting("COLLECTOR").or_else(|| file.collector.take());
     if let Some(collectors) = setting("COLLECTORS") {
         file.collectors = Some(list(collectors));
+    }
+    if let Some(wanted) = setting("VECTOR_SIGNATURES") {
+        let wanted = wanted.parse().context("RUMLEDGER_VECTOR_SIGNATURES is not true or false")?;
+        file.vector_signatures = Some(wanted);
     }
     if let Some(types) = setting("SIGNING_TYPES") {
         let pairs = list(types).into_iter().map(|pair| match pair.split_once('=') {

@@ -15,10 +15,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ingest::core::carrier::{CarrierLimits, Item, read_source};
 use ingest::core::decode::{ReportLimits, decode};
+use ingest::core::eight;
 use ingest::core::report::{DecodedReport, RawReport, Signer};
 use ingest::shell::files::{FileSource, list};
 use schemas::book::{Book, TABLES, parse_csv};
-use schemas::key::{Algorithm, parse_public_key};
+use schemas::key::{Algorithm, parse_spki};
 
 /// 2026-11-01T00:00:00Z: after all usage of a made-up fleet.
 pub const RECEIVED_AT: i64 = 1_793_491_200;
@@ -89,19 +90,51 @@ pub fn book(folder: &Path) -> Book {
 /// Everything that the check of one signature takes; the key is parsed.
 pub struct Signed {
     pub message: Vec<u8>,
+    pub sha256: [u8; 32],
     pub signature: Vec<u8>,
     pub key: usize,
 }
 
+/// A public key, for aws-lc and for eight signatures at a time, where this processor can.
+pub struct PublicKey {
+    pub parsed: ParsedPublicKey,
+    pub in_lanes: Option<eight::Key>,
+}
+
+impl PublicKey {
+    fn new(algorithm: Algorithm, spki_base64: &str) -> PublicKey {
+        let spki = STANDARD.decode(spki_base64).unwrap();
+        PublicKey {
+            parsed: parse_spki(algorithm, &spki).unwrap(),
+            in_lanes: eight::Key::new(algorithm, &spki),
+        }
+    }
+}
+
+/// How many of some signatures are found to verify eight at a time, in the parts that an ingest takes.
+#[must_use]
+pub fn verified_eight_at_a_time(signed: &[Signed], keys: &[PublicKey]) -> usize {
+    fn check<'a>(s: &'a Signed, keys: &'a [PublicKey]) -> Option<eight::Check<'a>> {
+        let Signed { message, sha256, signature, key } = s;
+        let key = keys[*key].in_lanes.as_ref()?;
+        Some(eight::Check { key, message, sha256, signature })
+    }
+    let found = |part: &[Signed]| {
+        let checks: Vec<eight::Check<'_>> = part.iter().filter_map(|s| check(s, keys)).collect();
+        eight::verify(&checks).into_iter().filter(|verified| *verified).count()
+    };
+    signed.chunks(64).map(found).sum()
+}
+
 /// The signatures of reports that a trust code can check, and the parsed keys.
 #[must_use]
-pub fn signatures(reports: &[RawReport], book: &Book) -> (Vec<Signed>, Vec<ParsedPublicKey>) {
+pub fn signatures(reports: &[RawReport], book: &Book) -> (Vec<Signed>, Vec<PublicKey>) {
     let mut keys = Vec::new();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut by_device = HashMap::new();
     for code in &book.trust_codes {
         let number = *numbers.entry(&code.public_key).or_insert_with(|| {
-            keys.push(parse_public_key(code.algorithm, &code.public_key).unwrap());
+            keys.push(PublicKey::new(code.algorithm, &code.public_key));
             keys.len() - 1
         });
         by_device.insert(&code.udi, number);
@@ -115,7 +148,8 @@ pub fn signatures(reports: &[RawReport], book: &Book) -> (Vec<Signed>, Vec<Parse
         };
         let key = *by_device.get(signer)?;
         let signature = STANDARD.decode(&outer.value).ok()?;
-        Some(Signed { message: report.signed_payload?, signature, key })
+        let sha256 = report.payload_sha256;
+        Some(Signed { message: report.signed_payload?, sha256, signature, key })
     };
     let all = reports
         .iter()

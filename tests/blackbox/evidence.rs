@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lake::Lake;
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::{Place, ran};
 
 const PERIODS: [&str; 2] = ["2026-09", "2026-10"];
 
@@ -332,4 +332,49 @@ fn in_whatever_order_reports_come_the_statement_is_the_same_to_the_byte() {
     assert!(statements[0].lines().count() > 20);
     assert_eq!(statements[0], statements[1]);
     assert_eq!(statements[0], statements[2]);
+}
+
+/// Signatures that are checked eight at a time, by arithmetic of our own, come to what aws-lc says.
+#[test]
+fn signatures_checked_together_are_those_checked_one_by_one() {
+    let place = Place::with_fleet(&[
+        "--reports",
+        "1200",
+        "--devices",
+        "60",
+        "--months",
+        "1",
+        "--broken",
+        "15",
+        "--algorithm",
+        "mixed",
+    ]);
+    let journal = |lake: &str, together: &str| {
+        let run = |status: i32, args: &[&str]| {
+            let mut all = vec!["-q", "--lake", lake];
+            all.extend(args);
+            let mut command = place.command(&all);
+            let ran = ran(command.env("RUMLEDGER_VECTOR_SIGNATURES", together).output().unwrap());
+            assert_eq!(ran.status, status, "{args:?}\n{}{}", ran.stdout, ran.stderr);
+            ran.stdout
+        };
+        run(0, &["book", "import", "fleet/book"]);
+        run(3, &["ingest", "files", "fleet/reports"]);
+        run(
+            0,
+            &[
+                "--format",
+                "csv",
+                "sql",
+                "SELECT disposition, reason, signature, udi_pid, udi_serial, report_id, source, \"offset\" \
+                 FROM journal ORDER BY source, \"offset\"",
+            ],
+        )
+    };
+    let (together, one_by_one) = (journal("together", "true"), journal("one-by-one", "false"));
+    assert!(
+        together.contains(",verified,") && together.contains("signature-invalid"),
+        "{together}"
+    );
+    assert_eq!(together, one_by_one);
 }

@@ -1,9 +1,9 @@
 //! What the machine can do at best: nothing but the checks of a fleet's signatures, with parsed keys,
 //! everything in memory.
 //!
-//!     bare-verify FLEET THREADS
+//!     bare-verify FLEET THREADS [eight]
 //!
-//! Prints the number of signatures that verify and the nanoseconds that it took.
+//! By aws-lc, one after the other, or eight at a time as an ingest does it. Prints the number of signatures that verify and the nanoseconds that it took.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "benches read their arguments and the clock")]
@@ -15,9 +15,10 @@ use std::time::Instant;
 fn main() {
     let mut args = std::env::args().skip(1);
     let (Some(fleet), Some(threads)) = (args.next(), args.next()) else {
-        panic!("bare-verify FLEET THREADS");
+        panic!("bare-verify FLEET THREADS [eight]");
     };
     let threads: usize = threads.parse().unwrap();
+    let eight = args.next().is_some_and(|how| how == "eight");
     let fleet = Path::new(&fleet);
     let book = benches::book(&fleet.join("book"));
     let (signed, keys) = benches::signatures(&benches::reports(&fleet.join("reports")), &book);
@@ -27,8 +28,11 @@ fn main() {
         let running: Vec<_> = parts
             .map(|part| {
                 scope.spawn(|| {
+                    if eight {
+                        return benches::verified_eight_at_a_time(part, &keys);
+                    }
                     let good = |s: &&benches::Signed| {
-                        keys[s.key].verify_sig(&s.message, &s.signature).is_ok()
+                        keys[s.key].parsed.verify_sig(&s.message, &s.signature).is_ok()
                     };
                     part.iter().filter(good).count()
                 })

@@ -112,10 +112,18 @@ fn verifying(c: &mut Criterion) {
         group.bench_function(algorithm, |b| {
             b.iter(|| {
                 for s in &signed {
-                    keys[s.key].verify_sig(&s.message, &s.signature).unwrap();
+                    keys[s.key].parsed.verify_sig(&s.message, &s.signature).unwrap();
                 }
             });
         });
+        if ingest::core::eight::is_here() {
+            group.bench_function(format!("{algorithm}, eight at a time"), |b| {
+                b.iter(|| {
+                    let verified = benches::verified_eight_at_a_time(black_box(&signed), &keys);
+                    assert_eq!(verified, signed.len());
+                });
+            });
+        }
     }
     group.finish();
 }

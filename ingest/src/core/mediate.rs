@@ -29,6 +29,8 @@ pub struct Rules {
     pub collectors: Vec<String>,
     /// A vendor's other tokens for the three algorithms.
     pub signing_types: HashMap<String, Algorithm>,
+    /// Signatures are checked eight at a time where the processor can ([`super::eight`]).
+    pub vector_signatures: bool,
 }
 
 impl Default for Rules {
@@ -39,6 +41,7 @@ impl Default for Rules {
                 .map(str::to_owned)
                 .to_vec(),
             signing_types: HashMap::new(),
+            vector_signatures: true,
         }
     }
 }
@@ -113,7 +116,11 @@ pub fn check_signatures(
     rules: &Rules,
 ) -> Vec<Checked> {
     let parts: Vec<_> = reports.iter().map(|report| signed_parts(report, rules)).collect();
-    let proofs = keyring.prove(&parts);
+    let proofs = if rules.vector_signatures {
+        keyring.prove(&parts)
+    } else {
+        vec![Proof::default(); parts.len()]
+    };
     let check = |((report, parts), proof): ((&&DecodedReport, _), _)| {
         check_parts(report, parts, proof, keyring, rules)
     };
