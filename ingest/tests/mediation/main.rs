@@ -7,3 +7,4 @@ mod desk;
 mod properties;
 mod reports;
 mod simulation;
+mod vectors;

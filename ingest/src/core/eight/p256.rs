@@ -2,7 +2,7 @@
 //! with a key of its own, whose x is compared with r.
 //!
 //! Numbers modulo p are in Montgomery's form, points in Jacobian coordinates (x = X/Z², y = Y/Z³).
-//! Their addition does not hold for two equal points; a sum that meets them comes out wrong, and the
+//! Their addition does not hold for two equal or opposite points: Z is zero then, and stays so, and the
 //! signature is left to aws-lc.
 
 use std::arch::x86_64::{
@@ -406,7 +406,7 @@ impl Point {
         Point { x, y, z }
     }
 
-    /// The same, add-1998-cmo-2. Neither point may be infinite, nor may they be equal.
+    /// The same, add-1998-cmo-2. Of two equal or opposite points, or where Z of one is zero, Z is zero.
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     fn plus(&self, addend: &Addend) -> Point {
@@ -515,8 +515,11 @@ fearless_simd::kernel!(
                 sum.take(&sum.point.plus_affine(&addend), &addend, is_zero);
             }
         }
-        let is_r = sum.point.x.minus(r.times(sum.point.z.squared())).is_zero(here);
-        std::array::from_fn(|i| is_r[i] && sum.infinite >> i & 1 == 0)
+        let Point { x, z, .. } = sum.point;
+        let is_r = x.minus(r.times(z.squared())).is_zero(here);
+        // Z is zero of the infinite point, and ever after two equal or opposite points met.
+        let is_none = z.is_zero(here);
+        std::array::from_fn(|i| is_r[i] && !is_none[i] && sum.infinite >> i & 1 == 0)
     }
 );
 

@@ -135,8 +135,20 @@ fn equal_points_are_left_to_aws_lc() {
         cases.push((spki(&(p - &y)), message, signature(&r, &((&e + n - &r) % n))));
     }
     assert!(cases.iter().all(aws_lc));
+    let good = cases.len();
+    for i in 0..64u8 {
+        let message = vec![i; 10];
+        let e = BigUint::from_bytes_be(&sha256(&message)) % n;
+        // u1 and u2 are the same.
+        for s in [&e, &BigUint::from(1u8), &BigUint::from(7u8)] {
+            cases.push((spki(&y), message.clone(), signature(&e, s)));
+            cases.push((spki(&(p - &y)), message.clone(), signature(&e, s)));
+        }
+    }
+    assert!(!cases[good..].iter().any(aws_lc));
     let Some(found) = found(&cases) else { return };
-    assert!(found.contains(&true));
+    assert!(found[..good].contains(&true));
+    assert!(!found[good..].contains(&true));
     assert!(Key::new(&spki(&(&y + 1u8))).is_none(), "not on the curve");
 }
 
