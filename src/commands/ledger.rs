@@ -190,11 +190,10 @@ fn write_statement(
             statement::focus::write(period, lines, &snapshot.book.book, &config.parties)?
         }
         Format::Xlsx => {
-            let lake = super::open_lake(config)?;
-            let mut exceptions = runtime
-                .block_on(run::exceptions(&lake, Some(period)))
-                .context("cannot compute exceptions")?;
             let snapshot = super::snapshot(config, runtime)?;
+            let mut exceptions = runtime
+                .block_on(run::exceptions_of(&snapshot, Some(period)))
+                .context("cannot compute exceptions")?;
             let coverage =
                 super::compliance::of_accounts(&snapshot, period, config.now(), runtime)?;
             // What may still come changes with the day that it is asked on; a statement is of its month.

@@ -213,7 +213,8 @@ fn judge_rows(
     let rows = concat_batches(&SCHEMA, [&rest, &after_rows])?;
     let changed = filter_record_batch(&after_rows, &BooleanArray::from(differs))?;
     let meant = which.mask(&after_rows)?;
-    let comes_again = |i: usize| dispositions.value(i) == "suspended" && meant.value(i);
+    let suspended = Disposition::Suspended.as_str();
+    let comes_again = |i: usize| dispositions.value(i) == suspended && meant.value(i);
     let again = (0..before.num_rows()).filter(|&i| comes_again(i)).count();
     let settled = (before.num_rows() - again) as u64;
     Ok(Some(Exchange { rows, changed, fresh: after.fresh, found, settled }))

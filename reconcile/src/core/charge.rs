@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::book::{BillingModel, Price, Span};
+use schemas::book::{Price, Span};
 use schemas::ledger::{Charge, ChargeKey, Measure, Pool};
 use schemas::merkle::Hash;
 use schemas::period::EpochSeconds;
@@ -14,7 +14,7 @@ use super::attribute::{
 use super::evidence::{InForce, Roots, purchased_entry, terms_entry};
 use super::measure::{Piece, clip, integral, measure};
 use super::rate::{RateError, amount};
-use super::reference::{Month, Reference};
+use super::reference::{self, Month, Reference};
 
 /// What one key should come to, as things stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,11 +103,14 @@ pub fn charges(
 
 /// Whether a key is of a subscription that commits to something, in one of its rows at least.
 fn is_committed(reference: &Reference<'_>, key: &UsageKey) -> bool {
-    let rows = match key.pool {
-        Pool::Prepaid => return false,
-        Pool::Postpaid => reference.subscription(key.account, &key.subscription_id, &key.item),
-    };
-    rows.iter().any(|s| s.billing_model == BillingModel::Committed)
+    match key.pool {
+        Pool::Prepaid => false,
+        Pool::Postpaid => reference::is_committed(reference.subscription(
+            key.account,
+            &key.subscription_id,
+            &key.item,
+        )),
+    }
 }
 
 /// What P is made of: purchases, or the committed quantity of the subscription.

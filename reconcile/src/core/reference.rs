@@ -9,6 +9,12 @@ use schemas::ledger::Charge;
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
 
+/// Whether a subscription commits to something, in one of its rows at least.
+#[must_use]
+pub fn is_committed(rows: &[&Subscription]) -> bool {
+    rows.iter().any(|row| row.billing_model == BillingModel::Committed)
+}
+
 /// A book that can be asked.
 pub struct Reference<'b> {
     pub accounts: &'b [Account],
@@ -124,7 +130,7 @@ impl<'b> Reference<'b> {
     pub fn committed(&self) -> impl Iterator<Item = (usize, &str, &str)> {
         self.subscriptions
             .iter()
-            .filter(|(_, rows)| rows.iter().any(|s| s.billing_model == BillingModel::Committed))
+            .filter(|(_, rows)| is_committed(rows))
             .map(|((account, id, item), _)| (*account, id.as_str(), item.as_str()))
     }
 

@@ -143,8 +143,8 @@ fn read_list<R: Read>(
         let passed = take_whole_elements(&window, &mut after, limits, out)?;
         window.pass(passed);
         // White space is no part of a report, however much of it there is.
-        pass_blank(&mut window, out)?;
-        if after == After::Element && window.data().first() == Some(&b',') {
+        let next = pass_blank(&mut window, out)?;
+        if after == After::Element && next == Some(b',') {
             window.pass(1);
             after = After::Comma;
             pass_blank(&mut window, out)?;
@@ -184,15 +184,9 @@ enum After {
 fn pass_blank<R: Read>(
     window: &mut Window<'_, R>,
     out: &Output<'_, '_>,
-) -> Result<(), CarrierError> {
-    loop {
-        let blank =
-            window.data().iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
-        window.pass(blank);
-        if !window.data().is_empty() || !window.fill().map_err(|e| out.failed(e))? {
-            return Ok(());
-        }
-    }
+) -> Result<Option<u8>, CarrierError> {
+    let is_blank = |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    window.pass_blank(is_blank).map_err(|e| out.failed(e))
 }
 
 /// Hands on every element that stands whole in the window, whose text is checked once for all of
@@ -331,23 +325,10 @@ fn read_blank_end<R: Read>(
 ) -> Result<(), CarrierError> {
     let all = window.data().len();
     window.pass(all);
-    loop {
-        let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace()).count();
-        if blank < window.data().len() {
-            return out.refuse_rest(
-                window,
-                limits,
-                Reason::Malformed,
-                "text after the end of the document",
-            );
-        }
-        window.pass(blank);
-        if !window.fill().map_err(|e| out.failed(e))? {
-            return if empty {
-                out.ignored("a JSON list without a report", Vec::new())
-            } else {
-                Ok(())
-            };
-        }
+    let behind = window.pass_blank(|byte| byte.is_ascii_whitespace()).map_err(|e| out.failed(e))?;
+    if behind.is_some() {
+        let what = "text after the end of the document";
+        return out.refuse_rest(window, limits, Reason::Malformed, what);
     }
+    if empty { out.ignored("a JSON list without a report", Vec::new()) } else { Ok(()) }
 }

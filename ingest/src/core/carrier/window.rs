@@ -74,6 +74,21 @@ impl<R: Read> Window<'_, R> {
         Ok(read > 0)
     }
 
+    /// Passes what is blank, however much of it there is, and tells what stands behind it; `None` at the end of
+    /// the input.
+    pub(super) fn pass_blank(&mut self, is_blank: impl Fn(u8) -> bool) -> io::Result<Option<u8>> {
+        loop {
+            let blank = self.data().iter().take_while(|byte| is_blank(**byte)).count();
+            self.pass(blank);
+            if let Some(&next) = self.data().first() {
+                return Ok(Some(next));
+            }
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Reads until the data holds `bytes` or the input ends.
     pub(super) fn fill_to(&mut self, bytes: usize) -> io::Result<()> {
         while self.data().len() < bytes && !self.ended {

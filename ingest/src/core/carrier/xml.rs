@@ -256,8 +256,8 @@ impl Pending {
         };
         let content = text[start + content + 1..].trim_start();
         let content = content.strip_prefix(CDATA).unwrap_or(content).trim_start();
-        let kept = content.as_bytes()[..content.len().min(limits.evidence_bytes_max())].to_vec();
-        self.report(&kept, None, place, out)?;
+        let kept = &content.as_bytes()[..content.len().min(limits.evidence_bytes_max())];
+        self.report(kept, None, place, out)?;
         pass_to_report_end(window, out)
     }
 }

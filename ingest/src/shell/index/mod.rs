@@ -20,6 +20,7 @@ use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
 use lake::Table;
 use schemas::disposition::Disposition;
+use schemas::merkle::Hash;
 use schemas::udi::Udi;
 
 use crate::core::mediate::Probe;
@@ -251,20 +252,9 @@ fn entries(batch: &RecordBatch) -> Result<Vec<(ReportKey, Digest)>> {
     let entry = |i: usize| {
         let id =
             ids.filter(|ids| ids.is_valid(i)).and_then(|ids| u64::try_from(ids.value(i)).ok())?;
-        let digest = unhex(digests.is_valid(i).then(|| digests.value(i))?)?;
+        let digest: Hash = digests.is_valid(i).then(|| digests.value(i))?.parse().ok()?;
         (pids.is_valid(i) && serials.is_valid(i))
-            .then(|| (ReportKey::from_parts(pids.value(i), serials.value(i), id), digest))
+            .then(|| (ReportKey::from_parts(pids.value(i), serials.value(i), id), digest.0))
     };
     (0..batch.num_rows()).map(|i| entry(i).ok_or(IndexError::NotAJournal)).collect()
-}
-
-fn unhex(text: &str) -> Option<Digest> {
-    let mut digest = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (i, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
-    }
-    Some(digest)
 }
