@@ -109,19 +109,22 @@ pub enum Command {
     #[command(after_help = "Example: rumledger demo")]
     Demo,
     /// Makes up the data of a fleet
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000"
+    )]
     Fleet(FleetCommand),
     /// Accounts, devices, subscriptions, purchases, prices and keys
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: rumledger book import ./book")]
     Book(BookCommand),
     /// Takes in RUM reports
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: rumledger ingest files ./reports")]
     Ingest(IngestCommand),
     /// Suspended reports
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: rumledger suspense list --by reason")]
     Suspense(SuspenseCommand),
     /// Upkeep of the lake's tables
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: rumledger lake optimize")]
     Lake(LakeCommand),
     /// Computes what is due and posts the difference
     #[command(after_help = "Example: rumledger reconcile --period 2026-10 --dry-run")]
@@ -160,7 +163,10 @@ pub enum Command {
         period: Option<Period>,
     },
     /// Writes what others take in
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: rumledger export ledger --period 2026-10 --format csv"
+    )]
     Export(ExportCommand),
     /// Closes a month for all accounts: its lines never change again
     #[command(after_help = "Example: rumledger close --period 2026-09")]

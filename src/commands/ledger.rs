@@ -112,6 +112,10 @@ fn outcome(exceptions: &[ExceptionRow]) -> Outcome {
 pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let lake = super::open_lake(config)?;
     let key = config.operator_key()?;
+    // It cannot be undone, and what comes for the month goes into a later one from then on.
+    if period.bounds(&TimeZone::UTC).1 > config.now() {
+        output::note(config.quiet, &format!("{period} is not over"));
+    }
     let manifest = runtime
         .block_on(close::close(&lake, period, key.as_ref(), &|| config.now()))
         .with_context(|| format!("cannot close {period}"))?;

@@ -149,6 +149,11 @@ fn a_bill_from_reports_to_adjustments() {
     let manifest = place.ok(0, &["close", "--period", "2026-09"]);
     assert!(manifest.contains("\"period\":\"2026-09\""), "{manifest}");
     assert_eq!(place.ok(0, &["close", "--period", "2026-09"]), manifest, "twice is no error");
+    // Months later than these; the clock stands in the first of them.
+    for (period, told) in [("2026-11", true), ("2026-12", true), ("2026-08", false)] {
+        let ran = place.run(&["close", "--period", period]);
+        assert_eq!((ran.status, ran.stderr.contains("is not over")), (0, told), "{}", ran.stderr);
+    }
     place.ok(0, &["ingest", "files", "late"]);
     let late = reconcile(&[]);
     assert!(late.lines().count() > 5, "{late}");
@@ -286,6 +291,9 @@ fn exit_statuses() {
                 "{args:?}: errors go to stderr"
             );
         }
+    }
+    for group in ["fleet", "book", "ingest", "suspense", "lake", "export"] {
+        assert!(place.ok(0, &[group, "--help"]).contains("Example: rumledger"), "{group}");
     }
 }
 
