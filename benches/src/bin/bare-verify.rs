@@ -3,7 +3,8 @@
 //!
 //!     bare-verify FLEET THREADS [eight]
 //!
-//! By aws-lc, one after the other, or eight at a time as an ingest does it. Prints the number of signatures that verify and the nanoseconds that it took.
+//! By aws-lc, one after the other, or eight at a time as an ingest does it. Prints the number of
+//! signatures that verify and the nanoseconds that it took.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "benches read their arguments and the clock")]

@@ -135,20 +135,18 @@ impl Keyring {
     /// Looks for signatures that verify, eight at a time where this processor can. Each is tried with
     /// the key that is most likely the one: of no other, and of no signature alone, anything is known.
     #[must_use]
-    pub fn prove(&self, signatures: &[Option<SignedParts<'_>>]) -> Vec<Proof<'_>> {
+    pub fn prove<'k, 's>(&'k self, signatures: &'s [Option<SignedParts<'_>>]) -> Vec<Proof<'k>> {
+        let check = |(place, signed): (usize, &'s Option<SignedParts<'_>>)| {
+            let SignedParts { message, sha256, value, .. } = signed.as_ref()?;
+            let signature = value.as_deref()?;
+            let key = self.likely_key(signed.as_ref()?)?;
+            let in_lanes = key.in_lanes()?;
+            Some(((place, key), eight::Check { key: in_lanes, message, sha256, signature }))
+        };
+        let (tried, checks): (Vec<_>, Vec<_>) =
+            signatures.iter().enumerate().filter_map(check).unzip();
         let mut proofs = vec![Proof::default(); signatures.len()];
-        let (mut places, mut keys, mut checks) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, signed) in signatures.iter().enumerate() {
-            let Some(signed) = signed else { continue };
-            let Some(signature) = signed.value.as_deref() else { continue };
-            let Some(key) = self.likely_key(signed) else { continue };
-            let Some(in_lanes) = key.in_lanes() else { continue };
-            places.push(place);
-            keys.push(key);
-            let SignedParts { message, sha256, .. } = *signed;
-            checks.push(eight::Check { key: in_lanes, message, sha256, signature });
-        }
-        for ((place, key), verified) in places.into_iter().zip(keys).zip(eight::verify(&checks)) {
+        for ((place, key), verified) in tried.into_iter().zip(eight::verify(&checks)) {
             proofs[place] = Proof(verified.then_some(key));
         }
         proofs

@@ -391,12 +391,11 @@ fn check(part: &mut [Decoded], judging: &Judging) {
     let checks = check_signatures(&reports, &judging.keyring, &judging.rules);
     let mut checks = checks.into_iter();
     for decoded in part {
-        if decoded.to_check().is_some()
-            && let Decoded::Good { checked, .. } = decoded
-        {
-            *checked = checks.next();
-        }
-        if let Decoded::Good { report, .. } = decoded {
+        let is_checked = decoded.to_check().is_some();
+        if let Decoded::Good { report, checked, .. } = decoded {
+            if is_checked {
+                *checked = checks.next();
+            }
             // What only the check needed goes here, and not with the report to another core.
             report.signed_payload = None;
             report.signature = None;

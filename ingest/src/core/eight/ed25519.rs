@@ -1,15 +1,14 @@
 //! Ed25519 (RFC 8032, 5.1.7): `[S]B - [k]A` of eight signatures at once, each with a key of its own,
 //! encoded and compared with R as aws-lc does it: without cofactor, R byte for byte.
 //!
-//! Numbers modulo p = 2^255 - 19 have five limbs of 51 bits, so that sums have a bit to spare in the
-//! 52 that the multiplier takes. Points are in extended coordinates (Hisil, Wong, Carter, Dawson:
-//! Twisted Edwards Curves Revisited, 3.1 and 3.3), whose addition holds for any two points here.
+//! Points are in extended coordinates (Hisil, Wong, Carter, Dawson: Twisted Edwards Curves Revisited, 3.1
+//! and 3.3), whose addition holds for any two points here.
+
+mod field;
 
 use std::arch::x86_64::{
-    __m512i, __mmask8, _mm512_abs_epi64, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
-    _mm512_mask_blend_epi64, _mm512_mullo_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
-    _mm512_slli_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
+    __m512i, __mmask8, _mm512_abs_epi64, _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask,
+    _mm512_set1_epi64, _mm512_setzero_si512,
 };
 use std::sync::LazyLock;
 
@@ -17,212 +16,16 @@ use aws_lc_rs::digest::{Context, SHA512};
 use fearless_simd::Avx512;
 use num_bigint::BigUint;
 
+use self::field::{Element, LIMB_BITS, LIMBS, canonical, limbs_of};
 use super::limbs::{
-    LANES, Lanes, by_eight, digits_of_4, digits_of_8, lanes_set, load, mask, set_lane, store,
+    LANES, Lanes, by_eight, bytes_of, digits_of_4, digits_of_8, lanes_set, load, load_all, mask,
+    set_lane,
 };
-
-const LIMBS: usize = 5;
-const LIMB_BITS: usize = 51;
-const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
-/// p in limbs.
-const P: [u64; LIMBS] = [LIMB_MASK - 18, LIMB_MASK, LIMB_MASK, LIMB_MASK, LIMB_MASK];
-
-/// A number modulo p in each lane. Every limb is below 2^51 + 2^15.
-#[derive(Clone, Copy)]
-struct Element([__m512i; LIMBS]);
-
-impl Element {
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn same(limbs: [u64; LIMBS]) -> Element {
-        Element(limbs.map(|limb| _mm512_set1_epi64(limb.cast_signed())))
-    }
-
-    /// Hands on what each limb has above 51 bits; limbs may have all 64.
-    #[target_feature(enable = "avx512f,avx512dq")]
-    #[inline]
-    fn carried(limbs: [__m512i; LIMBS]) -> Element {
-        let mask = _mm512_set1_epi64(LIMB_MASK.cast_signed());
-        let carries = limbs.map(|limb| _mm512_srli_epi64::<51>(limb));
-        let kept = limbs.map(|limb| _mm512_and_si512(limb, mask));
-        // 2^255 is 19.
-        let around = _mm512_mullo_epi64(carries[LIMBS - 1], _mm512_set1_epi64(19));
-        let mut sums = kept;
-        sums[0] = _mm512_add_epi64(kept[0], around);
-        for i in 1..LIMBS {
-            sums[i] = _mm512_add_epi64(kept[i], carries[i - 1]);
-        }
-        Element(sums)
-    }
-
-    #[target_feature(enable = "avx512f,avx512dq")]
-    #[inline]
-    fn plus(self, other: Element) -> Element {
-        let mut sums = self.0;
-        for (sum, limb) in sums.iter_mut().zip(other.0) {
-            *sum = _mm512_add_epi64(*sum, limb);
-        }
-        Element::carried(sums)
-    }
-
-    #[target_feature(enable = "avx512f,avx512dq")]
-    #[inline]
-    fn minus(self, other: Element) -> Element {
-        let mut sums = self.0;
-        for ((sum, limb), p) in sums.iter_mut().zip(other.0).zip(P) {
-            // Twice p, limb by limb, is more than is taken away.
-            let above = _mm512_add_epi64(*sum, _mm512_set1_epi64((2 * p).cast_signed()));
-            *sum = _mm512_sub_epi64(above, limb);
-        }
-        Element::carried(sums)
-    }
-
-    /// Sums of the lower and of the upper halves of products, by place, become an element.
-    #[target_feature(enable = "avx512f,avx512dq")]
-    #[inline]
-    fn reduced(low: [__m512i; 2 * LIMBS], high: [__m512i; 2 * LIMBS]) -> Element {
-        let nineteen = _mm512_set1_epi64(19);
-        // An upper half counts 2^52, which is twice the next place.
-        let place = |i: usize| _mm512_add_epi64(low[i], _mm512_slli_epi64::<1>(high[i]));
-        Element::carried(std::array::from_fn(|i| {
-            _mm512_add_epi64(place(i), _mm512_mullo_epi64(place(i + LIMBS), nineteen))
-        }))
-    }
-
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    #[inline]
-    fn times(self, other: Element) -> Element {
-        let zero = _mm512_setzero_si512();
-        let (mut low, mut high) = ([zero; 2 * LIMBS], [zero; 2 * LIMBS]);
-        for i in 0..LIMBS {
-            for j in 0..LIMBS {
-                low[i + j] = _mm512_madd52lo_epu64(low[i + j], self.0[i], other.0[j]);
-                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], self.0[i], other.0[j]);
-            }
-        }
-        Element::reduced(low, high)
-    }
-
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    #[inline]
-    fn squared(self) -> Element {
-        let zero = _mm512_setzero_si512();
-        let (mut low, mut high) = ([zero; 2 * LIMBS], [zero; 2 * LIMBS]);
-        for i in 0..LIMBS {
-            for j in i + 1..LIMBS {
-                low[i + j] = _mm512_madd52lo_epu64(low[i + j], self.0[i], self.0[j]);
-                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], self.0[i], self.0[j]);
-            }
-        }
-        let mut low = low.map(|sum| _mm512_slli_epi64::<1>(sum));
-        let mut high = high.map(|sum| _mm512_slli_epi64::<1>(sum));
-        for i in 0..LIMBS {
-            low[2 * i] = _mm512_madd52lo_epu64(low[2 * i], self.0[i], self.0[i]);
-            high[2 * i + 1] = _mm512_madd52hi_epu64(high[2 * i + 1], self.0[i], self.0[i]);
-        }
-        Element::reduced(low, high)
-    }
-
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    #[inline]
-    fn squared_times(self, times: u32) -> Element {
-        (0..times).fold(self, |element, _| element.squared())
-    }
-
-    /// To the power of 2^250 - 1, and of 11.
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    #[inline]
-    fn power_250(self) -> (Element, Element) {
-        let two = self.squared();
-        let nine = two.squared_times(2).times(self);
-        let eleven = nine.times(two);
-        // Of 2^n - 1, for the n in the name.
-        let of_5 = eleven.squared().times(nine);
-        let of_10 = of_5.squared_times(5).times(of_5);
-        let of_20 = of_10.squared_times(10).times(of_10);
-        let of_40 = of_20.squared_times(20).times(of_20);
-        let of_50 = of_40.squared_times(10).times(of_10);
-        let of_100 = of_50.squared_times(50).times(of_50);
-        let of_200 = of_100.squared_times(100).times(of_100);
-        (of_200.squared_times(50).times(of_50), eleven)
-    }
-
-    /// To the power of p - 2 = 2^255 - 21.
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    #[inline]
-    fn inverse(self) -> Element {
-        let (of_250, eleven) = self.power_250();
-        of_250.squared_times(5).times(eleven)
-    }
-
-    /// To the power of (p - 5) / 8 = 2^252 - 3.
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    #[inline]
-    fn power_of_root(self) -> Element {
-        let (of_250, _) = self.power_250();
-        of_250.squared_times(2).times(self)
-    }
-
-    /// Takes the other's where the mask has its bit.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn or(self, mask: __mmask8, other: Element) -> Element {
-        let mut limbs = self.0;
-        for (limb, other) in limbs.iter_mut().zip(other.0) {
-            *limb = _mm512_mask_blend_epi64(mask, *limb, other);
-        }
-        Element(limbs)
-    }
-
-    /// The one number between 0 and p in each lane.
-    #[inline]
-    fn numbers(self, here: Avx512) -> [[u64; LIMBS]; LANES] {
-        let lanes = self.0.map(|limb| store(here, limb));
-        std::array::from_fn(|lane| canonical(std::array::from_fn(|limb| lanes[limb][lane])))
-    }
-}
-
-/// Limbs that may be somewhat above 51 bits, as the one number between 0 and p.
-fn canonical(mut limbs: [u64; LIMBS]) -> [u64; LIMBS] {
-    // Twice: the first carry around may leave the number at p or somewhat above.
-    for _ in 0..2 {
-        let mut carry = 0;
-        for limb in &mut limbs {
-            let sum = *limb + carry;
-            *limb = sum & LIMB_MASK;
-            carry = sum >> LIMB_BITS;
-        }
-        limbs[0] += 19 * carry;
-    }
-    let is_p_or_more = limbs[0] >= P[0] && limbs[1..].iter().all(|&limb| limb == LIMB_MASK);
-    if is_p_or_more { [limbs[0] - P[0], 0, 0, 0, 0] } else { limbs }
-}
-
-fn limbs_of(bytes: &[u8; 32]) -> [u64; LIMBS] {
-    std::array::from_fn(|i| {
-        let bit = i * LIMB_BITS;
-        let at = (bit / 8).min(24);
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&bytes[at..at + 8]);
-        (u64::from_le_bytes(eight) >> (bit - 8 * at)) & LIMB_MASK
-    })
-}
 
 /// The encoding of a point: y, and the lowest bit of x on top.
 fn encoded(y: &[u64; LIMBS], x_is_odd: bool) -> [u8; 32] {
-    let mut words = [0u64; 4];
-    for (i, limb) in y.iter().enumerate() {
-        let bit = i * LIMB_BITS;
-        words[bit / 64] |= limb << (bit % 64);
-        if bit % 64 + LIMB_BITS > 64 {
-            words[bit / 64 + 1] |= limb >> (64 - bit % 64);
-        }
-    }
-    words[3] |= u64::from(x_is_odd) << 63;
-    let mut bytes = [0; 32];
-    for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
-        bytes.copy_from_slice(&word.to_le_bytes());
-    }
+    let mut bytes = bytes_of::<LIMB_BITS, LIMBS>(y);
+    bytes[31] |= u8::from(x_is_odd) << 7;
     bytes
 }
 
@@ -340,12 +143,7 @@ static CONSTANTS: LazyLock<Constants> = LazyLock::new(|| {
         let along = (&y * v + &x * u) % &p * w % &p;
         multiples.push((across * &minus % &p, along * &plus % &p, plus * minus % &p));
     }
-    let limbs = |number: BigUint| {
-        let mut bytes = [0; 32];
-        let held = (number % &p).to_bytes_le();
-        bytes[..held.len()].copy_from_slice(&held);
-        limbs_of(&bytes)
-    };
+    let limbs = |number: BigUint| limbs_of(&(number % &p).to_bytes_le());
     let base = multiples
         .into_iter()
         .map(|(u, v, w)| {
@@ -377,7 +175,7 @@ pub(super) struct Check<'a> {
 struct Operands {
     /// y of the key.
     y: Lanes<LIMBS>,
-    /// All bits set where the key's x is odd.
+    /// The lanes in which the key's x is odd.
     x_is_odd: u8,
     /// Digits of k, from the highest on, and of S.
     of_key: [[i64; LANES]; DIGITS],
@@ -440,13 +238,13 @@ fearless_simd::kernel!(
         let d2 = Element::same(constants.d2);
 
         // A, of which only y is known: x² = u/v (RFC 8032, 5.1.3).
-        let y = Element(lanes.y.each_ref().map(|limb| load(here, limb)));
+        let y = Element(load_all(here, &lanes.y));
         let yy = y.squared();
         let u = yy.minus(one);
         let v = yy.times(Element::same(constants.d)).plus(one);
-        let v3 = v.squared().times(v);
-        let root =
-            u.times(v3).times(u.times(v3).times(v).times(v.squared()).times(v).power_of_root());
+        let vv = v.squared();
+        let uv3 = u.times(vv).times(v);
+        let root = uv3.times(uv3.times(vv.squared()).power_of_root());
         let vxx = v.times(root.squared());
         let (vxx, u, minus_u) = (vxx.numbers(here), u.numbers(here), zero.minus(u).numbers(here));
         let turned = mask(|i| vxx[i] == minus_u[i]);

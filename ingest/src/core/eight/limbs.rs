@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::{
     __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_madd52hi_epu64,
-    _mm512_madd52lo_epu64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
+    _mm512_madd52lo_epu64, _mm512_mask_blend_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
+    _mm512_srli_epi64,
 };
 
 use fearless_simd::{Avx512, prelude::*, u64x8};
@@ -15,28 +16,69 @@ pub(super) const LANES: usize = 8;
 /// Eight numbers of `L` limbs: the limbs of one place stand together.
 pub(super) type Lanes<const L: usize> = [[u64; LANES]; L];
 
-#[inline]
+/// These four have no processor features of their own, so they must become part of a caller that has.
+#[inline(always)]
 pub(super) fn load(here: Avx512, lanes: &[u64; LANES]) -> __m512i {
     let lanes: u64x8<Avx512> = (*lanes).simd_into(here);
     lanes.into()
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn store(here: Avx512, vector: __m512i) -> [u64; LANES] {
     let lanes: u64x8<Avx512> = vector.simd_into(here);
     lanes.into()
 }
 
-/// The limbs of a number given in bytes, the lowest first; what does not fit is left out.
-pub(super) fn limbs_of<const L: usize>(bytes: &[u8]) -> [u64; L] {
+#[inline(always)]
+pub(super) fn load_all<const L: usize>(here: Avx512, lanes: &Lanes<L>) -> [__m512i; L] {
+    lanes.each_ref().map(|limb| load(here, limb))
+}
+
+#[inline(always)]
+pub(super) fn store_all<const L: usize>(here: Avx512, limbs: [__m512i; L]) -> Lanes<L> {
+    limbs.map(|limb| store(here, limb))
+}
+
+/// The same number in every lane.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn same<const L: usize>(limbs: &[u64; L]) -> [__m512i; L] {
+    limbs.map(|limb| _mm512_set1_epi64(limb.cast_signed()))
+}
+
+/// One number in each lane, or the other's where the mask has its bit.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn either<const L: usize>(
+    mask: __mmask8,
+    mut one: [__m512i; L],
+    other: [__m512i; L],
+) -> [__m512i; L] {
+    for (limb, other) in one.iter_mut().zip(other) {
+        *limb = _mm512_mask_blend_epi64(mask, *limb, other);
+    }
+    one
+}
+
+/// The limbs, of so many bits, of a number given in bytes, the lowest first; what does not fit is left out.
+pub(super) fn limbs_of<const BITS: usize, const L: usize>(bytes: &[u8]) -> [u64; L] {
     std::array::from_fn(|i| {
-        let bit = i * LIMB_BITS;
-        // A limb begins at a byte or in the middle of one: 56 bits hold it in either case.
+        let bit = i * BITS;
+        // With up to seven bits before it, a limb of 57 bits and less stands in eight bytes.
         let mut eight = [0; 8];
         let from = &bytes[(bit / 8).min(bytes.len())..];
         let held = from.len().min(eight.len());
         eight[..held].copy_from_slice(&from[..held]);
-        (u64::from_le_bytes(eight) >> (bit % 8)) & LIMB_MASK
+        (u64::from_le_bytes(eight) >> (bit % 8)) & ((1 << BITS) - 1)
+    })
+}
+
+/// The lowest 256 bits of a number in limbs of so many bits, in bytes, the lowest first.
+pub(super) fn bytes_of<const BITS: usize, const L: usize>(limbs: &[u64; L]) -> [u8; 32] {
+    std::array::from_fn(|i| {
+        let (limb, bit) = (8 * i / BITS, 8 * i % BITS);
+        let above = limbs.get(limb + 1).map_or(0, |above| above << (BITS - bit));
+        ((limbs[limb] >> bit | above) & 0xff) as u8
     })
 }
 

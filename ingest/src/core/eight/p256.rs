@@ -5,25 +5,24 @@
 //! Their addition does not hold for two equal or opposite points: Z is zero then, and stays so, and the
 //! signature is left to aws-lc.
 
+mod field;
+
 use std::arch::x86_64::{
-    __m512i, __mmask8, _mm_cvtsi64_si128, _mm512_abs_epi64, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
-    _mm512_mask_blend_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sll_epi64,
-    _mm512_slli_epi64, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
+    __m512i, __mmask8, _mm512_abs_epi64, _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask,
+    _mm512_set1_epi64, _mm512_setzero_si512,
 };
 use std::sync::LazyLock;
 
 use fearless_simd::Avx512;
 use num_bigint::BigUint;
 
+use self::field::{Element, LIMBS, Number, Sum, below};
 use super::der::{self, INTEGER, SEQUENCE};
 use super::limbs::{
-    LANES, LIMB_BITS, LIMB_MASK, Lanes, by_eight, carried, digits_of_4, digits_of_8, lane,
-    lanes_set, limbs_of, load, mask, montgomery_product, negative_inverse, set_lane, store,
+    LANES, LIMB_BITS, Lanes, by_eight, bytes_of, digits_of_4, digits_of_8, lane, lanes_set,
+    limbs_of, load, load_all, mask, montgomery_product, negative_inverse, same, set_lane,
+    store_all,
 };
-
-const LIMBS: usize = 5;
-type Number = [u64; LIMBS];
 
 /// The multiples that a lookup may name: signed digits of 4 bits for a key, of 8 for G.
 const KEY_MULTIPLES: usize = 8;
@@ -32,14 +31,13 @@ const BASE_MULTIPLES: usize = 128;
 const DIGITS: usize = 65;
 const BASE_DIGITS: usize = DIGITS.div_ceil(2);
 
-/// p = 2^256 - 2^224 + 2^192 + 2^96 - 1 in limbs.
-const P: Number = [LIMB_MASK, (1 << 44) - 1, 0, 1 << 36, 0xffff_ffff << 16];
-
 /// What is needed of the curve (SP 800-186, 3.2.1.3).
 struct Curve {
     p: BigUint,
     b: BigUint,
     n: BigUint,
+    /// n - 2 in bytes, the highest first.
+    n_less_2: Vec<u8>,
     n_limbs: Number,
     n_n0: u64,
     /// `R²` modulo n and modulo p, and R modulo p, which is one in Montgomery's form.
@@ -75,6 +73,7 @@ static CURVE: LazyLock<Curve> = LazyLock::new(|| {
     }
     let n_limbs = limbs(&n);
     Curve {
+        n_less_2: (&n - 2u8).to_bytes_be(),
         n_limbs,
         n_n0: negative_inverse(n_limbs[0]),
         n_r_squared: limbs(&(&r * &r % &n)),
@@ -88,7 +87,7 @@ static CURVE: LazyLock<Curve> = LazyLock::new(|| {
 });
 
 fn limbs(number: &BigUint) -> Number {
-    limbs_of(&number.to_bytes_le())
+    limbs_of::<LIMB_BITS, LIMBS>(&number.to_bytes_le())
 }
 
 // ---- keys and signatures ------------------------------------------------------------------
@@ -161,7 +160,7 @@ fn set(lanes: &mut Operands, i: usize, check: &Check<'_>) -> Option<()> {
     set_lane(&mut lanes.y, i, &check.key.y);
     set_lane(&mut lanes.r, i, &limbs(&r));
     set_lane(&mut lanes.s, i, &limbs(&s));
-    set_lane(&mut lanes.digest, i, &limbs_of(&digest));
+    set_lane(&mut lanes.digest, i, &limbs_of::<LIMB_BITS, LIMBS>(&digest));
     Some(())
 }
 
@@ -171,19 +170,17 @@ fearless_simd::kernel!(
     /// `u1 = e/s` and `u2 = r/s` modulo n, either of which may have n added to it once.
     fn scalars(here: Avx512, lanes: &Operands) -> [Lanes<LIMBS>; 2] {
         let curve = &*CURVE;
-        let n = curve.n_limbs.map(|limb| _mm512_set1_epi64(limb.cast_signed()));
+        let n = same(&curve.n_limbs);
         let n0 = _mm512_set1_epi64(curve.n_n0.cast_signed());
         let product = |a: &[__m512i; LIMBS], b: &[__m512i; LIMBS]| montgomery_product(a, b, &n, n0);
-        let [s, digest, r] = [&lanes.s, &lanes.digest, &lanes.r]
-            .map(|of| of.each_ref().map(|limb| load(here, limb)));
-        let r_squared = curve.n_r_squared.map(|limb| _mm512_set1_epi64(limb.cast_signed()));
+        let [s, digest, r] = [&lanes.s, &lanes.digest, &lanes.r].map(|lanes| load_all(here, lanes));
+        let r_squared = same(&curve.n_r_squared);
         // 1/s is s to the power of n - 2 (Fermat), four bits of it at a time.
         let mut powers = [product(&s, &r_squared); 16];
         for i in 2..powers.len() {
             powers[i] = product(&powers[i - 1], &powers[1]);
         }
-        let exponent = (&curve.n - 2u8).to_bytes_be();
-        let mut windows = exponent.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let mut windows = curve.n_less_2.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         let mut inverse = powers[usize::from(windows.next().unwrap_or_default())];
         for window in windows {
             for _ in 0..4 {
@@ -194,8 +191,7 @@ fearless_simd::kernel!(
             }
         }
         // It is in Montgomery's form, the other factor is not, nor is the product.
-        [product(&digest, &inverse), product(&r, &inverse)]
-            .map(|product| product.map(|limb| store(here, limb)))
+        [product(&digest, &inverse), product(&r, &inverse)].map(|product| store_all(here, product))
     }
 );
 
@@ -209,166 +205,11 @@ fn digits([u1, u2]: &[Lanes<LIMBS>; 2]) -> Digits {
     let n = &CURVE.n_limbs;
     let mut digits = Digits { of_key: [[0; LANES]; DIGITS], of_base: [[0; LANES]; BASE_DIGITS] };
     for i in 0..LANES {
-        let [u1, u2] = [u1, u2].map(|of| bytes_of(&below(lane(of, i), n)));
+        let [u1, u2] = [u1, u2].map(|of| bytes_of::<LIMB_BITS, LIMBS>(&below(lane(of, i), n)));
         set_lane(&mut digits.of_key, i, &digits_of_4(&u2));
         set_lane(&mut digits.of_base, i, &digits_of_8(&u1));
     }
     digits
-}
-
-/// A number below twice the modulus, as the one below it.
-fn below(number: Number, modulus: &Number) -> Number {
-    let mut borrow = 0;
-    let difference = std::array::from_fn(|i| {
-        let limb = number[i].cast_signed() - modulus[i].cast_signed() + borrow;
-        borrow = limb >> LIMB_BITS;
-        limb.cast_unsigned() & LIMB_MASK
-    });
-    if borrow < 0 { number } else { difference }
-}
-
-/// The lowest 256 bits.
-fn bytes_of(number: &Number) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        let (limb, bit) = (8 * i / LIMB_BITS, 8 * i % LIMB_BITS);
-        let above = number.get(limb + 1).map_or(0, |above| above << (LIMB_BITS - bit));
-        *byte = ((number[limb] >> bit | above) & 0xff) as u8;
-    }
-    bytes
-}
-
-// ---- numbers modulo p ---------------------------------------------------------------------
-
-/// A number modulo p in Montgomery's form in each lane, below 2p, in limbs of 52 bits.
-#[derive(Clone, Copy)]
-struct Element([__m512i; LIMBS]);
-
-/// A sum of elements whose limbs were not handed on yet.
-#[derive(Clone, Copy)]
-struct Sum([__m512i; LIMBS]);
-
-impl Element {
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn same(number: &Number) -> Element {
-        Element(number.map(|limb| _mm512_set1_epi64(limb.cast_signed())))
-    }
-
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn times(self, other: Element) -> Element {
-        let zero = _mm512_setzero_si512();
-        let constant = |limb: u64| _mm512_set1_epi64(limb.cast_signed());
-        let (third, fourth) = (constant(P[3]), constant(P[4]));
-        let (a, mut sums) = (self.0, [zero; LIMBS]);
-        for b in other.0 {
-            // p is -1 in its lowest limb: so many times p as the sum's lowest limb says makes it zero. Of
-            // p + 1 are left 2^96 and the two highest limbs. The sums then move down by a limb.
-            let m = _mm512_madd52lo_epu64(sums[0], a[0], b);
-            let [_, second, ..] = sums;
-            let next = _mm512_add_epi64(second, _mm512_srli_epi64::<52>(m));
-            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(next, a[0], b), a[1], b);
-            let middle = constant(1 << 44);
-            sums[0] = _mm512_madd52lo_epu64(next, m, middle);
-            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(sums[2], a[1], b), a[2], b);
-            sums[1] = _mm512_madd52hi_epu64(next, m, middle);
-            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(sums[3], a[2], b), a[3], b);
-            sums[2] = _mm512_madd52lo_epu64(next, m, third);
-            let next = _mm512_madd52lo_epu64(_mm512_madd52hi_epu64(sums[4], a[3], b), a[4], b);
-            let next = _mm512_madd52hi_epu64(next, m, third);
-            sums[3] = _mm512_madd52lo_epu64(next, m, fourth);
-            sums[4] = _mm512_madd52hi_epu64(_mm512_madd52hi_epu64(zero, a[4], b), m, fourth);
-        }
-        Element(carried(sums))
-    }
-
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn squared(self) -> Element {
-        self.times(self)
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn plus(self, other: Element) -> Element {
-        Sum(self.0).and(other).settled()
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn minus(self, other: Element) -> Element {
-        Sum(self.0).less(other, 0).settled()
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn or(self, mask: __mmask8, other: Element) -> Element {
-        let mut limbs = self.0;
-        for (limb, other) in limbs.iter_mut().zip(other.0) {
-            *limb = _mm512_mask_blend_epi64(mask, *limb, other);
-        }
-        Element(limbs)
-    }
-
-    /// The lanes in which it is zero modulo p.
-    #[inline]
-    fn is_zero(self, here: Avx512) -> [bool; LANES] {
-        let lanes = self.0.map(|limb| store(here, limb));
-        std::array::from_fn(|i| below(lane(&lanes, i), &P) == [0; LIMBS])
-    }
-}
-
-impl Sum {
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn and(self, other: Element) -> Sum {
-        let mut limbs = self.0;
-        for (limb, other) in limbs.iter_mut().zip(other.0) {
-            *limb = _mm512_add_epi64(*limb, other);
-        }
-        Sum(limbs)
-    }
-
-    /// Less so many times the other: two to the power of `doublings`.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn less(self, other: Element, doublings: u32) -> Sum {
-        let shift = _mm_cvtsi64_si128(i64::from(doublings));
-        let mut limbs = self.0;
-        for ((limb, other), p) in limbs.iter_mut().zip(other.0).zip(P) {
-            // Twice p is more than is taken away.
-            let left = _mm512_sub_epi64(_mm512_set1_epi64((2 * p).cast_signed()), other);
-            *limb = _mm512_add_epi64(*limb, _mm512_sll_epi64(left, shift));
-        }
-        Sum(limbs)
-    }
-
-    /// The sum, which must not be negative, with p taken away as often as keeps it so: what is left is hardly
-    /// above p. It is as often as 2^256 fits, in which what the lower limbs hand on may be missing.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn settled(self) -> Element {
-        let times = _mm512_srai_epi64::<48>(self.0[4]);
-        let [a, b, c, d, e] = self.0;
-        // 2^256 is p and 2^224 - 2^192 - 2^96 + 1.
-        let mut limbs = [
-            _mm512_add_epi64(a, times),
-            _mm512_sub_epi64(b, _mm512_slli_epi64::<44>(times)),
-            c,
-            _mm512_sub_epi64(d, _mm512_slli_epi64::<36>(times)),
-            _mm512_add_epi64(
-                _mm512_and_si512(e, _mm512_set1_epi64((1 << 48) - 1)),
-                _mm512_slli_epi64::<16>(times),
-            ),
-        ];
-        let mask = _mm512_set1_epi64(LIMB_MASK.cast_signed());
-        for i in 1..LIMBS {
-            limbs[i] = _mm512_add_epi64(limbs[i], _mm512_srai_epi64::<52>(limbs[i - 1]));
-            limbs[i - 1] = _mm512_and_si512(limbs[i - 1], mask);
-        }
-        Element(limbs)
-    }
 }
 
 // ---- points -------------------------------------------------------------------------------
@@ -491,7 +332,7 @@ fearless_simd::kernel!(
         let one = Element::same(&curve.one);
         let r_squared = Element::same(&curve.r_squared);
         let [x, y, r] = [&lanes.x, &lanes.y, &lanes.r]
-            .map(|of| Element(of.each_ref().map(|limb| load(here, limb))).times(r_squared));
+            .map(|lanes| Element(load_all(here, lanes)).times(r_squared));
         let key = Point { x, y, z: one };
         let first = Addend::of(key);
         let mut multiples = [first; KEY_MULTIPLES];

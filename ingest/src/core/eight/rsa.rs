@@ -8,8 +8,8 @@ use num_bigint::BigUint;
 
 use super::der::{self, BIT_STRING, INTEGER, SEQUENCE};
 use super::limbs::{
-    LANES, LIMB_BITS, LIMB_MASK, Lanes, by_eight, lane, limbs_of, load, montgomery_product,
-    negative_inverse, set_lane, store,
+    LANES, LIMB_BITS, LIMB_MASK, Lanes, by_eight, lane, limbs_of, load, load_all,
+    montgomery_product, negative_inverse, set_lane, store_all,
 };
 
 /// Limbs of the numbers, by which keys are kept apart: for moduli of up to 2048, 3072 and 4096 bits,
@@ -46,7 +46,7 @@ impl Key {
         let r_squared = (BigUint::from(1u8) << (2 * size * LIMB_BITS)) % &n;
         let limbs = |number: &BigUint| -> Vec<u64> {
             let bytes = number.to_bytes_le();
-            limbs_of::<{ SIZES[2] }>(&bytes)[..size].to_vec()
+            limbs_of::<LIMB_BITS, { SIZES[2] }>(&bytes)[..size].to_vec()
         };
         let limbs = [limbs(&n), limbs(&r_squared)].concat().into_boxed_slice();
         let n0 = negative_inverse(limbs[0]);
@@ -64,8 +64,8 @@ impl Key {
     }
 }
 
-/// The modulus of a key with the exponent 65537. Only the one form of DER that
-/// such keys have is read (RFC 5280, 4.1; RFC 8017, A.1.1); of another, nothing is known here.
+/// The modulus of a key with the exponent 65537. Only the one form of DER that such keys have is read
+/// (RFC 5280, 4.1; RFC 8017, A.1.1); of another, nothing is known here.
 fn modulus_of(spki: &[u8]) -> Option<&[u8]> {
     const RSA_ENCRYPTION: &[u8] =
         &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
@@ -162,7 +162,7 @@ fn limbs_of_be<const L: usize>(bytes: &[u8]) -> [u64; L] {
     let reversed = &mut reversed[..bytes.len()];
     reversed.copy_from_slice(bytes);
     reversed.reverse();
-    limbs_of(reversed)
+    limbs_of::<LIMB_BITS, L>(reversed)
 }
 
 fn sum<const L: usize>(a: &[u64; L], b: &[u64; L]) -> [u64; L] {
@@ -196,11 +196,9 @@ macro_rules! public_of_size {
     ($name:ident, $limbs:literal) => {
         fearless_simd::kernel!(
             fn $name(here: Avx512, lanes: &Operands<$limbs>) -> Lanes<$limbs> {
-                let load = |lanes: &[u64; LANES]| load(here, lanes);
-                let signature = lanes.signature.each_ref().map(load);
-                let r_squared = lanes.r_squared.each_ref().map(load);
-                let n = lanes.n.each_ref().map(load);
-                public(&signature, &r_squared, &n, load(&lanes.n0)).map(|limb| store(here, limb))
+                let [signature, r_squared, n] = [&lanes.signature, &lanes.r_squared, &lanes.n]
+                    .map(|lanes| load_all(here, lanes));
+                store_all(here, public(&signature, &r_squared, &n, load(here, &lanes.n0)))
             }
         );
     };

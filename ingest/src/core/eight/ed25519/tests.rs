@@ -2,6 +2,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use fearless_simd::Level;
 use proptest::prelude::*;
 
+use super::field::LIMB_MASK;
 use super::*;
 
 fn found(cases: &[([u8; 32], Vec<u8>, Vec<u8>)]) -> Option<Vec<bool>> {
@@ -174,8 +175,8 @@ proptest! {
 
 fearless_simd::kernel!(
     fn operations(here: Avx512, a: &Lanes<LIMBS>, b: &Lanes<LIMBS>) -> [[[u64; LIMBS]; LANES]; 6] {
-        let a = Element(a.each_ref().map(|limb| load(here, limb)));
-        let b = Element(b.each_ref().map(|limb| load(here, limb)));
+        let a = Element(load_all(here, a));
+        let b = Element(load_all(here, b));
         [
             a.plus(b).numbers(here),
             a.minus(b).numbers(here),

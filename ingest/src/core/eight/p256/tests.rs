@@ -202,9 +202,9 @@ proptest! {
 
 fearless_simd::kernel!(
     fn operations(here: Avx512, a: &Lanes<LIMBS>, b: &Lanes<LIMBS>) -> [Lanes<LIMBS>; 4] {
-        let a = Element(a.each_ref().map(|limb| load(here, limb)));
-        let b = Element(b.each_ref().map(|limb| load(here, limb)));
+        let a = Element(load_all(here, a));
+        let b = Element(load_all(here, b));
         [a.plus(b), a.minus(b), a.times(b), Sum(a.0).less(b, 3).settled()]
-            .map(|element| element.0.map(|limb| store(here, limb)))
+            .map(|element| store_all(here, element.0))
     }
 );

@@ -129,9 +129,13 @@ fn power<const L: usize>(
     let mut lanes = Operands { signature: zero, n: zero, r_squared: zero, n0: [0; LANES] };
     let r = BigUint::from(1u8) << (LIMB_BITS * L);
     for (i, (s, n)) in numbers.iter().enumerate() {
-        set_lane(&mut lanes.signature, i, &limbs_of(&s.to_bytes_le()));
-        set_lane(&mut lanes.n, i, &limbs_of(&n.to_bytes_le()));
-        set_lane(&mut lanes.r_squared, i, &limbs_of(&((&r * &r) % n).to_bytes_le()));
+        set_lane(&mut lanes.signature, i, &limbs_of::<LIMB_BITS, L>(&s.to_bytes_le()));
+        set_lane(&mut lanes.n, i, &limbs_of::<LIMB_BITS, L>(&n.to_bytes_le()));
+        set_lane(
+            &mut lanes.r_squared,
+            i,
+            &limbs_of::<LIMB_BITS, L>(&((&r * &r) % n).to_bytes_le()),
+        );
         lanes.n0[i] = negative_inverse(lanes.n[0][i]);
     }
     let results = public(&lanes);
