@@ -35,7 +35,7 @@ pub(super) type Key = [u8; KEY_BYTES];
 pub(super) type Held = [u8; DIGEST_BYTES_HELD];
 
 /// How files are laid out; an index of another layout is built anew.
-const LAYOUT: &str = "rumledger index 2";
+const LAYOUT: &str = "rumledger index 3";
 /// Entries that are held in memory before they become a run: just as many as a table of 2^17 places takes.
 const RECENT_MAX: usize = 112_000;
 /// So many runs of about one size become one.
@@ -71,9 +71,11 @@ pub(super) struct Known {
     runs: Vec<Arc<Run>>,
     merging: Option<Merging>,
     next: u64,
+    /// What all that was taken in amounts to.
     at: String,
-    /// What the state on disk says.
-    written_at: String,
+    /// What the runs hold, as the state says it. What is in memory alone is not counted: after a crash it
+    /// has to be brought again.
+    runs_at: String,
     recent_max: usize,
     /// A file turned out not to be what it was.
     damaged: AtomicBool,
@@ -116,7 +118,7 @@ impl Known {
             merging: None,
             next: 1,
             at: String::new(),
-            written_at: String::new(),
+            runs_at: String::new(),
             recent_max,
             damaged: AtomicBool::new(false),
         };
@@ -134,7 +136,7 @@ impl Known {
         keep_only(&self.dir, &state.runs)?;
         let open = |run| Ok(Arc::new(Run::open(&self.dir, run)?));
         self.runs = state.runs.into_iter().map(open).collect::<io::Result<_>>()?;
-        self.written_at.clone_from(&state.at);
+        self.runs_at.clone_from(&state.at);
         self.at = state.at;
         Ok(())
     }
@@ -151,7 +153,7 @@ impl Known {
         self.recent.clear();
         self.runs.clear();
         self.at.clear();
-        self.written_at.clear();
+        self.runs_at.clear();
         *self.damaged.get_mut() = false;
         match std::fs::remove_file(self.dir.join(STATE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -222,6 +224,7 @@ impl Known {
         let entries_max = entries.len();
         let run = Run::write(&self.dir, number, entries_max, entries.into_iter().map(Ok))?;
         self.runs.push(Arc::new(run));
+        self.runs_at.clone_from(&self.at);
         self.write_state()?;
         self.recent.clear();
         Ok(())
@@ -238,7 +241,7 @@ impl Known {
         }
         let state = State {
             layout: LAYOUT.to_owned(),
-            at: self.at.clone(),
+            at: self.runs_at.clone(),
             runs: self.runs.iter().map(|run| run.described).collect(),
         };
         let json = serde_json::to_string(&state)?;
@@ -248,7 +251,6 @@ impl Known {
         writeln!(file, "{:08x} {json}", crc32fast::hash(json.as_bytes()))?;
         file.sync_data()?;
         std::fs::rename(temporary, path)?;
-        self.written_at.clone_from(&self.at);
         File::open(&self.dir)?.sync_all()
     }
 
@@ -308,7 +310,8 @@ impl Drop for Known {
                     self.begin_merge();
                 }
             })
-        } else if self.at != self.written_at {
+        } else if self.at != self.runs_at {
+            self.runs_at.clone_from(&self.at);
             self.write_state()
         } else {
             Ok(())
@@ -419,6 +422,8 @@ mod tests {
     enum Act {
         Insert(u64),
         Settle,
+        /// Whatever goes on beside has ended.
+        Wait,
         Reopen,
         /// What is in memory is lost, and maybe a merge that is not taken over.
         Crash,
@@ -428,6 +433,7 @@ mod tests {
         prop_oneof![
             60 => (0u64..900).prop_map(Act::Insert),
             4 => Just(Act::Settle),
+            2 => Just(Act::Wait),
             1 => Just(Act::Reopen),
             1 => Just(Act::Crash),
         ]
@@ -459,6 +465,7 @@ mod tests {
                         known.settle(at.clone());
                         settled.insert(settles, must.clone());
                     }
+                    Act::Wait => known.end_merge(true).unwrap(),
                     Act::Reopen => {
                         drop(known);
                         known = open(dir.path());
@@ -467,7 +474,7 @@ mod tests {
                     Act::Crash => {
                         known.recent.clear();
                         known.merging.take().map(|merging| merging.running.join());
-                        known.at.clone_from(&known.written_at);
+                        known.at.clone_from(&known.runs_at);
                         drop(known);
                         known = open(dir.path());
                         at = known.at().to_owned();
