@@ -64,13 +64,31 @@ pub(super) fn either<const L: usize>(
 pub(super) fn limbs_of<const BITS: usize, const L: usize>(bytes: &[u8]) -> [u64; L] {
     std::array::from_fn(|i| {
         let bit = i * BITS;
-        // With up to seven bits before it, a limb of 57 bits and less stands in eight bytes.
-        let mut eight = [0; 8];
         let from = &bytes[(bit / 8).min(bytes.len())..];
-        let held = from.len().min(eight.len());
-        eight[..held].copy_from_slice(&from[..held]);
-        (u64::from_le_bytes(eight) >> (bit % 8)) & ((1 << BITS) - 1)
+        let eight = from.first_chunk().map_or_else(
+            || from.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+            |eight| u64::from_le_bytes(*eight),
+        );
+        limb_within::<BITS>(eight, bit)
     })
+}
+
+/// The same of a number given in bytes, the highest first.
+pub(super) fn limbs_of_be<const BITS: usize, const L: usize>(bytes: &[u8]) -> [u64; L] {
+    std::array::from_fn(|i| {
+        let bit = i * BITS;
+        let upto = &bytes[..bytes.len().saturating_sub(bit / 8)];
+        let eight = upto.last_chunk().map_or_else(
+            || upto.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+            |eight| u64::from_be_bytes(*eight),
+        );
+        limb_within::<BITS>(eight, bit)
+    })
+}
+
+/// With up to seven bits before it, a limb of 57 bits and less stands in eight bytes.
+fn limb_within<const BITS: usize>(eight: u64, bit: usize) -> u64 {
+    (eight >> (bit % 8)) & ((1 << BITS) - 1)
 }
 
 /// The lowest 256 bits of a number in limbs of so many bits, in bytes, the lowest first.
@@ -80,6 +98,10 @@ pub(super) fn bytes_of<const BITS: usize, const L: usize>(limbs: &[u64; L]) -> [
         let above = limbs.get(limb + 1).map_or(0, |above| above << (BITS - bit));
         ((limbs[limb] >> bit | above) & 0xff) as u8
     })
+}
+
+pub(super) fn is_below<const L: usize>(number: &[u64; L], bound: &[u64; L]) -> bool {
+    number.iter().rev().lt(bound.iter().rev())
 }
 
 /// Puts the limbs or the digits of one number into a lane.

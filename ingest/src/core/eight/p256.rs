@@ -19,9 +19,9 @@ use num_bigint::BigUint;
 use self::field::{Element, LIMBS, Number, Sum, below};
 use super::der::{self, INTEGER, SEQUENCE};
 use super::limbs::{
-    LANES, LIMB_BITS, Lanes, by_eight, bytes_of, digits_of_4, digits_of_8, lane, lanes_set,
-    limbs_of, load, load_all, mask, montgomery_product, negative_inverse, same, set_lane,
-    store_all,
+    LANES, LIMB_BITS, Lanes, by_eight, bytes_of, digits_of_4, digits_of_8, is_below, lane,
+    lanes_set, limbs_of, limbs_of_be, load, load_all, mask, montgomery_product, negative_inverse,
+    same, set_lane, store_all,
 };
 
 /// The multiples that a lookup may name: signed digits of 4 bits for a key, of 8 for G.
@@ -35,10 +35,9 @@ const BASE_DIGITS: usize = DIGITS.div_ceil(2);
 struct Curve {
     p: BigUint,
     b: BigUint,
-    n: BigUint,
+    n: Number,
     /// n - 2 in bytes, the highest first.
     n_less_2: Vec<u8>,
-    n_limbs: Number,
     n_n0: u64,
     /// `R²` modulo n and modulo p, and R modulo p, which is one in Montgomery's form.
     n_r_squared: Number,
@@ -71,18 +70,16 @@ static CURVE: LazyLock<Curve> = LazyLock::new(|| {
         x = next;
         base.push([in_form(&x), in_form(&y)]);
     }
-    let n_limbs = limbs(&n);
     Curve {
+        n: limbs(&n),
         n_less_2: (&n - 2u8).to_bytes_be(),
-        n_limbs,
-        n_n0: negative_inverse(n_limbs[0]),
+        n_n0: negative_inverse(limbs(&n)[0]),
         n_r_squared: limbs(&(&r * &r % &n)),
         r_squared: limbs(&(&r * &r % &p)),
         one: limbs(&(&r % &p)),
         base,
         p,
         b,
-        n,
     }
 });
 
@@ -122,13 +119,16 @@ pub(super) struct Check<'a> {
 }
 
 /// r and s, each from 1 to n - 1, of a signature in the one form of DER that it has (RFC 3279, 2.2.3).
-fn r_and_s(signature: &[u8]) -> Option<[BigUint; 2]> {
+fn r_and_s(signature: &[u8]) -> Option<[Number; 2]> {
     let (body, behind) = der::element(signature, SEQUENCE)?;
     let (r, s) = der::element(body, INTEGER)?;
     let (s, rest) = der::element(s, INTEGER)?;
     (behind.is_empty() && rest.is_empty()).then_some(())?;
-    let numbers = [der::natural(r)?, der::natural(s)?].map(BigUint::from_bytes_be);
-    numbers.iter().all(|number| *number < CURVE.n).then_some(numbers)
+    let number = |integer| {
+        let bytes = der::natural(integer).filter(|bytes| bytes.len() <= 32)?;
+        Some(limbs_of_be::<LIMB_BITS, LIMBS>(bytes)).filter(|number| is_below(number, &CURVE.n))
+    };
+    Some([number(r)?, number(s)?])
 }
 
 /// What the computation takes of each lane.
@@ -154,13 +154,11 @@ pub(super) fn verify(here: Avx512, checks: &[(usize, Check<'_>)], found: &mut dy
 /// Puts a signature into a lane; `None` if it is none.
 fn set(lanes: &mut Operands, i: usize, check: &Check<'_>) -> Option<()> {
     let [r, s] = r_and_s(check.signature)?;
-    let mut digest = *check.sha256;
-    digest.reverse();
     set_lane(&mut lanes.x, i, &check.key.x);
     set_lane(&mut lanes.y, i, &check.key.y);
-    set_lane(&mut lanes.r, i, &limbs(&r));
-    set_lane(&mut lanes.s, i, &limbs(&s));
-    set_lane(&mut lanes.digest, i, &limbs_of::<LIMB_BITS, LIMBS>(&digest));
+    set_lane(&mut lanes.r, i, &r);
+    set_lane(&mut lanes.s, i, &s);
+    set_lane(&mut lanes.digest, i, &limbs_of_be::<LIMB_BITS, LIMBS>(check.sha256));
     Some(())
 }
 
@@ -170,7 +168,7 @@ fearless_simd::kernel!(
     /// `u1 = e/s` and `u2 = r/s` modulo n, either of which may have n added to it once.
     fn scalars(here: Avx512, lanes: &Operands) -> [Lanes<LIMBS>; 2] {
         let curve = &*CURVE;
-        let n = same(&curve.n_limbs);
+        let n = same(&curve.n);
         let n0 = _mm512_set1_epi64(curve.n_n0.cast_signed());
         let product = |a: &[__m512i; LIMBS], b: &[__m512i; LIMBS]| montgomery_product(a, b, &n, n0);
         let [s, digest, r] = [&lanes.s, &lanes.digest, &lanes.r].map(|lanes| load_all(here, lanes));
@@ -202,7 +200,7 @@ struct Digits {
 }
 
 fn digits([u1, u2]: &[Lanes<LIMBS>; 2]) -> Digits {
-    let n = &CURVE.n_limbs;
+    let n = &CURVE.n;
     let mut digits = Digits { of_key: [[0; LANES]; DIGITS], of_base: [[0; LANES]; BASE_DIGITS] };
     for i in 0..LANES {
         let [u1, u2] = [u1, u2].map(|of| bytes_of::<LIMB_BITS, LIMBS>(&below(lane(of, i), n)));

@@ -8,8 +8,8 @@ use num_bigint::BigUint;
 
 use super::der::{self, BIT_STRING, INTEGER, SEQUENCE};
 use super::limbs::{
-    LANES, LIMB_BITS, LIMB_MASK, Lanes, by_eight, lane, limbs_of, load, load_all,
-    montgomery_product, negative_inverse, set_lane, store_all,
+    LANES, LIMB_BITS, LIMB_MASK, Lanes, by_eight, is_below, lane, limbs_of, limbs_of_be, load,
+    load_all, montgomery_product, negative_inverse, set_lane, store_all,
 };
 
 /// Limbs of the numbers, by which keys are kept apart: for moduli of up to 2048, 3072 and 4096 bits,
@@ -140,8 +140,8 @@ fn representative<const L: usize>(
     modulus_bytes: usize,
     n: &[u64; L],
 ) -> Option<[u64; L]> {
-    let number = (signature.len() == modulus_bytes).then(|| limbs_of_be(signature))?;
-    number.iter().rev().lt(n.iter().rev()).then_some(number)
+    let number = (signature.len() == modulus_bytes).then(|| limbs_of_be::<LIMB_BITS, L>(signature));
+    number.filter(|number| is_below(number, n))
 }
 
 /// The encoded message: 0, 1, bytes of ones, 0, `DigestInfo` (RFC 8017, 9.2).
@@ -154,15 +154,7 @@ fn encoded_message<const L: usize>(sha256: &[u8; 32], modulus_bytes: usize) -> [
     message[info - 1] = 0;
     message[info..info + DIGEST_INFO.len()].copy_from_slice(DIGEST_INFO);
     message[modulus_bytes - sha256.len()..].copy_from_slice(sha256);
-    limbs_of_be(message)
-}
-
-fn limbs_of_be<const L: usize>(bytes: &[u8]) -> [u64; L] {
-    let mut reversed = [0; MODULUS_BYTES_MAX];
-    let reversed = &mut reversed[..bytes.len()];
-    reversed.copy_from_slice(bytes);
-    reversed.reverse();
-    limbs_of::<LIMB_BITS, L>(reversed)
+    limbs_of_be::<LIMB_BITS, L>(message)
 }
 
 fn sum<const L: usize>(a: &[u64; L], b: &[u64; L]) -> [u64; L] {

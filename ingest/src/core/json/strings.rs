@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x16};
+
 use super::{Fault, FaultKind, Reader, Result};
 
 /// A string as it stands between its quotes.
@@ -78,14 +81,12 @@ const WORD: usize = 16;
 /// How many bytes of a word come before one that ends plain text; all of them if none does.
 #[inline(always)]
 fn plain_of_word(word: [u8; WORD]) -> usize {
-    const LOW: u128 = u128::from_le_bytes([1; WORD]);
-    const HIGH: u128 = LOW << 7;
-    let word = u128::from_le_bytes(word);
-    // The lowest marked byte is right; a borrow can only mark bytes above it.
-    let below = |word: u128, bound: u8| word.wrapping_sub(LOW * u128::from(bound)) & !word & HIGH;
-    let is = |word: u128, byte: u8| below(word ^ (LOW * u128::from(byte)), 1);
-    let found = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
-    (found.trailing_zeros() / 8) as usize
+    // Instructions that every processor of the architecture has: then nothing is asked while running.
+    dispatch!(Level::baseline(), simd => {
+        let word = u8x16::simd_from(simd, word);
+        let plain_text_ends = word.simd_lt(0x20) | word.simd_eq(b'"') | word.simd_eq(b'\\');
+        (plain_text_ends.to_bitmask() | 1 << WORD).trailing_zeros() as usize
+    })
 }
 
 /// How many bytes come before one that ends plain text; `None` if none does. Many at a time: a report
