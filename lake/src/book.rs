@@ -94,6 +94,17 @@ pub async fn book_stands_at(lake: &Lake) -> Result<String> {
     lake.table(TABLE).await?.map_or(Ok(String::new()), |table| table.stands_at())
 }
 
+/// The book of which [`book_stands_at`] gave a word; `None` if it is not the lake's any more.
+///
+/// # Errors
+/// If the store fails.
+pub async fn book_that_stood_at(lake: &Lake, word: &str) -> Result<Option<StoredBook>> {
+    let Some(table) = lake.table(TABLE).await? else { return Ok(None) };
+    let Some(version) = table.stood_at(word).await? else { return Ok(None) };
+    // Its files may have been removed since.
+    Ok(load_book(lake, Some(version)).await.ok())
+}
+
 /// Reads the newest book, or the one of a version that a run pinned.
 ///
 /// # Errors

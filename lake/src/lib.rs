@@ -28,8 +28,8 @@ use object_store::ObjectStoreExt as _;
 use url::Url;
 
 pub use book::{
-    Import, StoredBook, book_stands_at, book_version, load_book, load_book_kept, load_trust_codes,
-    save_book,
+    Import, StoredBook, book_stands_at, book_that_stood_at, book_version, load_book,
+    load_book_kept, load_trust_codes, save_book,
 };
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};
@@ -130,7 +130,7 @@ impl Lake {
             Some(version) => delta.load_version(version).await,
         };
         loaded.map_err(|error| LakeError::delta(name, "load", error))?;
-        Ok(Some(Table::new(name, delta)))
+        Ok(Some(Table::loaded(name, delta).await?))
     }
 
     /// The newest version of a table, which is made if it is not there. One that an earlier version of
@@ -164,7 +164,7 @@ impl Lake {
             )
             .await;
         match made {
-            Ok(delta) => Ok(Table::new(name, delta)),
+            Ok(delta) => Table::loaded(name, delta).await,
             // Somebody else may be making it at this moment; delta-rs says so in several ways, and
             // before the first commit can be read.
             Err(error) => {

@@ -12,11 +12,12 @@ use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryFromArrow as _;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, LogicalFileView, StructField, StructType, Transaction};
-use deltalake::logstore::get_actions;
+use deltalake::logstore::{commit_uri_from_version, get_actions};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter, WriteMode};
 use futures::TryStreamExt as _;
 use indexmap::IndexMap;
+use object_store::ObjectStoreExt as _;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -30,6 +31,8 @@ pub struct Table {
     pub(crate) delta: DeltaTable,
     /// Versions that were added to the state since it was read as a whole.
     added: u64,
+    /// What tells the commit of the loaded version from any other; blank where it is not known.
+    mark: String,
 }
 
 /// What an append came to.
@@ -143,8 +146,10 @@ fn partition_of(batch: &RecordBatch, columns: &[String]) -> Option<IndexMap<Stri
 }
 
 impl Table {
-    pub(crate) fn new(name: &str, delta: DeltaTable) -> Table {
-        Table { name: name.to_owned(), delta, added: 0 }
+    pub(crate) async fn loaded(name: &str, delta: DeltaTable) -> Result<Table> {
+        let mut table = Table { name: name.to_owned(), delta, added: 0, mark: String::new() };
+        table.mark = table.mark_of(table.version()).await?;
+        Ok(table)
     }
 
     /// A book is read whole, on all cores: a row group is what one core takes.
@@ -174,7 +179,10 @@ impl Table {
         }
         let added = self.delta.clone().add_columns().with_fields(missing).await;
         match added {
-            Ok(delta) => self.delta = delta,
+            Ok(delta) => {
+                self.delta = delta;
+                self.mark = self.mark_of(self.version()).await?;
+            }
             // Somebody else may have added them at this moment.
             Err(error) => {
                 self.refresh().await?;
@@ -202,12 +210,43 @@ impl Table {
         Ok(snapshot.metadata().id().to_owned())
     }
 
-    /// The table and the version that is loaded, in one word: equal words mean equal rows.
+    /// The table, the version that is loaded and the commit that made it, in one word: equal words mean equal
+    /// rows. Where a table was restored from a copy, other commits come to have the same versions.
     ///
     /// # Errors
     /// If the table is not loaded, which would be a bug.
     pub fn stands_at(&self) -> Result<String> {
-        Ok(format!("{}@{}", self.id()?, self.version()))
+        Ok(format!("{}@{}@{}", self.id()?, self.version(), self.mark))
+    }
+
+    /// The version that [`Table::stands_at`] gave a word for, if it is one of this very table, up to the one
+    /// that is loaded.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn stood_at(&self, word: &str) -> Result<Option<u64>> {
+        let id = self.id()?;
+        let Some((version, mark)) =
+            word.strip_prefix(&format!("{id}@")).and_then(|rest| rest.split_once('@'))
+        else {
+            return Ok(None);
+        };
+        let version = version.parse().ok().filter(|version| *version <= self.version());
+        let Some(version) = version.filter(|_| !mark.is_empty()) else { return Ok(None) };
+        Ok((self.mark_of(version).await? == mark).then_some(version))
+    }
+
+    /// What the store says of the file of a commit: its entity tag, or when it was written.
+    async fn mark_of(&self, version: u64) -> Result<String> {
+        let file = commit_uri_from_version(Some(version));
+        match self.delta.object_store().head(&file).await {
+            Ok(meta) => {
+                Ok(meta.e_tag.unwrap_or_else(|| meta.last_modified.timestamp_millis().to_string()))
+            }
+            // Another program may have cleaned the log.
+            Err(object_store::Error::NotFound { .. }) => Ok(String::new()),
+            Err(error) => Err(LakeError::store(&self.name, error)),
+        }
     }
 
     /// Loads the newest version.
@@ -219,6 +258,7 @@ impl Table {
         let before = self.version();
         self.delta.update_state().await.map_err(failed)?;
         self.added += self.version().saturating_sub(before);
+        self.mark = self.mark_of(self.version()).await?;
         self.keep_short().await;
         Ok(())
     }
@@ -429,6 +469,8 @@ impl Table {
                 failpoint::here("after-commit");
                 self.delta.state = Some(finalized.snapshot());
                 self.added += 1;
+                // What is committed is committed: without its mark, no cache names it.
+                self.mark = self.mark_of(base + 1).await.unwrap_or_default();
                 self.keep_short().await;
                 Ok(Appended::Committed(base + 1))
             }
@@ -568,5 +610,57 @@ mod tests {
             table.refresh().await.unwrap();
         }
         assert_eq!(files.len(), 120);
+    }
+
+    async fn number(table: &mut Table, number: i64) {
+        let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
+        let rows =
+            RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![number]))]).unwrap();
+        assert!(matches!(table.append_once(&[rows]).await.unwrap(), Appended::Committed(_)));
+    }
+
+    /// A word stands for one commit, however the table was loaded, and for no other of its version.
+    #[tokio::test]
+    async fn a_word_is_of_one_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+        let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
+        let layout = Layout { schema, partition_columns: &[], statistics: &["number"] };
+        let mut writer = lake.ensure("t", &layout).await.unwrap();
+        let mut reader = lake.table("t").await.unwrap().unwrap();
+        let mut words = vec![writer.stands_at().unwrap()];
+        for n in 1..=3 {
+            number(&mut writer, n).await;
+            words.push(writer.stands_at().unwrap());
+        }
+        reader.refresh().await.unwrap();
+        let fresh = lake.table("t").await.unwrap().unwrap();
+        for table in [&writer, &reader, &fresh] {
+            assert_eq!(table.stands_at().unwrap(), words[3]);
+            for (version, word) in (0..).zip(&words) {
+                assert_eq!(table.stood_at(word).await.unwrap(), Some(version));
+            }
+        }
+        let older = lake.table_at("t", 1).await.unwrap().unwrap();
+        assert_eq!(older.stands_at().unwrap(), words[1]);
+        assert_eq!(older.stood_at(&words[2]).await.unwrap(), None, "it is ahead");
+        for wrong in ["", "@", "a@1@b", words[1].trim_end_matches(|c| c != '@')] {
+            assert_eq!(fresh.stood_at(wrong).await.unwrap(), None, "{wrong}");
+        }
+
+        // The last two commits are lost, and others come to have their versions.
+        for version in 2..=3 {
+            std::fs::remove_file(dir.path().join(format!("t/_delta_log/{version:020}.json")))
+                .unwrap();
+        }
+        let mut writer = lake.table("t").await.unwrap().unwrap();
+        assert_eq!(writer.stands_at().unwrap(), words[1]);
+        for n in 2..=4 {
+            number(&mut writer, n).await;
+        }
+        for (version, word) in (0..).zip(&words) {
+            let expected = Some(version).filter(|version| *version < 2);
+            assert_eq!(writer.stood_at(word).await.unwrap(), expected);
+        }
     }
 }

@@ -2,12 +2,13 @@
 //! into memory at once is read in parts.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use lake::Lake;
 use reconcile::core::claims::Claims;
 use reconcile::engine::Evidence;
 
-use crate::support::Place;
+use crate::support::{Place, names};
 
 const RECONCILE: &[&str] = &["-q", "reconcile", "--period", "2026-10", "--format", "csv"];
 const DRY: &[&str] = &["-q", "reconcile", "--period", "2026-10", "--format", "csv", "--dry-run"];
@@ -78,6 +79,47 @@ fn a_remembered_run_without_exceptions_exits_0() {
     for _ in 0..2 {
         assert_eq!(place.run(RECONCILE).status, full);
     }
+}
+
+fn shell(place: &Place, script: &str) {
+    let dir = place.path(".");
+    let status = Command::new("sh").args(["-ec", script]).current_dir(dir).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+/// Where tables were restored from a copy, other commits come to have the versions that caches name.
+#[test]
+fn caches_of_a_lake_before_it_was_restored_are_not_believed() {
+    let place = Place::with_fleet(&[
+        "--reports",
+        "60",
+        "--devices",
+        "6",
+        "--per-file",
+        "20",
+        "--broken",
+        "0",
+        "--duplicates",
+        "0",
+    ]);
+    let mut files = names(&place.path("fleet/reports"));
+    files.sort();
+    assert_eq!(files.len(), 3, "{files:?}");
+    let accepted = |file: &str| -> u64 {
+        let path = format!("fleet/reports/{file}");
+        let said = place.ok(0, &["-q", "ingest", "files", &path, "--format", "json"]);
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["accepted"].as_u64().unwrap()
+    };
+    assert_eq!(accepted(&files[0]), 20);
+    shell(&place, "cp -r lake copy; rm -r copy/_cache");
+    assert_eq!(accepted(&files[1]), 20);
+    // The second file is lost, and the third has its version of the journal, taken in by another machine.
+    shell(&place, "mv lake/_cache cache; rm -r lake; mv copy lake");
+    assert_eq!(accepted(&files[2]), 20);
+    shell(&place, "rm -r lake/_cache; mv cache lake/_cache");
+    assert_eq!(accepted(&files[1]), 20, "what the journal does not hold is new");
+    assert_eq!(accepted(&files[2]), 0, "and what it holds is known");
+    assert_eq!(place.sql("SELECT count(*) FROM journal WHERE disposition = 'accepted'"), ["60"]);
 }
 
 /// Everything that claims say, by item, PI and time; and how many groups there are.

@@ -21,6 +21,7 @@ use crate::engine;
 #[derive(Serialize, Deserialize)]
 struct Kept {
     rumledger: String,
+    /// Where the journal stood ([`Table::stands_at`]), and its version then.
     journal: String,
     version: u64,
     /// Digest of the PIs that belong to no group (R6.5).
@@ -43,17 +44,19 @@ pub async fn groups_of(
     let digest = digest_of(&alone);
     let kept = std::fs::read(&path).ok();
     let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-    let id = journal.id()?;
-    let fits = |kept: &Kept| {
-        kept.rumledger == env!("CARGO_PKG_VERSION") && kept.journal == id && kept.alone == digest
-    };
+    let fits = |kept: &Kept| kept.rumledger == env!("CARGO_PKG_VERSION") && kept.alone == digest;
     let kept = kept.filter(fits);
+    let since = match &kept {
+        Some(kept) => journal.stood_at(&kept.journal).await?,
+        None => None,
+    };
     // An older version is not what is kept, and not worth keeping.
-    if kept.as_ref().is_some_and(|kept| kept.version > journal.version()) {
+    let id = journal.id()?;
+    let is_ahead = |kept: &Kept| kept.version > journal.version() && kept.journal.starts_with(&id);
+    if kept.as_ref().is_some_and(is_ahead) {
         return engine::read_groups(journal, None, Groups::new(alone)).await;
     }
     let mut groups = Groups::new(alone);
-    let since = kept.as_ref().map(|kept| kept.version);
     let changes = match since {
         Some(version) => journal.changes_since(version).await?,
         None => None,
@@ -73,7 +76,7 @@ pub async fn groups_of(
     };
     let groups = engine::read_groups(journal, files, groups).await?;
     if since != Some(journal.version()) {
-        keep(&path, id, journal.version(), digest, &groups);
+        keep(&path, journal.stands_at()?, journal.version(), digest, &groups);
     }
     Ok(groups)
 }

@@ -159,7 +159,7 @@ impl Snapshot {
                 None => *table = lake.table(name).await?,
             }
         }
-        if lake::book_version(lake).await? != self.book.version {
+        if lake::book_stands_at(lake).await? != self.book.stands_at {
             self.book = Arc::new(load_book(lake, None).await?);
             self.book_tables = Arc::default();
         }

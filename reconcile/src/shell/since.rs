@@ -5,7 +5,7 @@
 //! these are gone, of another lake, or do not tell all that matters, the answer is that everything may
 //! have changed.
 
-use lake::{Lake, load_book};
+use lake::Lake;
 use schemas::book::AccountId;
 use schemas::ledger::Line;
 use schemas::period::{EpochSeconds, Period};
@@ -73,75 +73,43 @@ async fn touched(
     span: (EpochSeconds, EpochSeconds),
     lines: &[Line],
 ) -> Result<Option<(Touched, changed::Named)>> {
-    let now = snapshot.standing()?;
-    let (Some(journal_then), Some(journal)) =
-        (version_of(&then.journal, &now.journal), &snapshot.journal)
-    else {
-        return Ok(None);
-    };
+    let Some(journal) = &snapshot.journal else { return Ok(None) };
+    let Some(journal_then) = journal.stood_at(&then.journal).await? else { return Ok(None) };
     let Some(changes) = journal.changes_since(journal_then).await? else { return Ok(None) };
     if changes.removed.iter().any(|path| path.contains("disposition=accepted/")) {
         // What was accepted stays so: whatever this is, it is not known here.
         return Ok(None);
     }
     let (pis, named) = engine::read_reporters(journal, changes.added, span).await?;
-    let mut touched = Touched { accounts: posted_since(then, &now, lines), pis };
-    if then.book != now.book {
-        let Some(version) = version_of(&then.book, &now.book) else { return Ok(None) };
-        // It may have been removed since.
-        let Ok(before) = load_book(lake, Some(version)).await else { return Ok(None) };
+    let ledger_then = match &snapshot.ledger {
+        Some(ledger) => ledger.stood_at(&then.ledger).await?,
+        None => None,
+    };
+    if ledger_then.is_none() && then.ledger != snapshot.standing()?.ledger {
+        return Ok(None);
+    }
+    let mut touched = Touched { accounts: posted_since(ledger_then, lines), pis };
+    if then.book != snapshot.book.stands_at {
+        let Some(before) = lake::book_that_stood_at(lake, &then.book).await? else {
+            return Ok(None);
+        };
         let Some(of_book) = changed::of_books(&before.book, &snapshot.book.book) else {
             return Ok(None);
         };
         touched.accounts.extend(of_book.accounts);
         touched.pis.extend(of_book.pis);
     }
-    let ledger_is_known =
-        then.ledger == now.ledger || version_of(&then.ledger, &now.ledger).is_some();
-    Ok(ledger_is_known.then_some((touched, named)))
+    Ok(Some((touched, named)))
 }
 
 /// Accounts of lines that another run posted.
-fn posted_since(
-    then: &Standing,
-    now: &Standing,
-    lines: &[Line],
-) -> std::collections::BTreeSet<AccountId> {
-    let since = version_of(&then.ledger, &now.ledger);
+fn posted_since(ledger_then: Option<u64>, lines: &[Line]) -> std::collections::BTreeSet<AccountId> {
     lines
         .iter()
-        .filter(|line| since.is_none_or(|since| line.ledger_version() > since))
+        .filter(|line| ledger_then.is_none_or(|then| line.ledger_version() > then))
         .map(|line| AccountId {
             smart: line.key.smart_account.clone(),
             virtual_: line.key.virtual_account.clone(),
         })
         .collect()
-}
-
-/// The version at which a table stood then, if it is the same table, and stands there or later now.
-fn version_of(then: &str, now: &str) -> Option<u64> {
-    let (table, version) = then.rsplit_once('@')?;
-    let (table_now, version_now) = now.rsplit_once('@')?;
-    let (version, version_now): (u64, u64) = (version.parse().ok()?, version_now.parse().ok()?);
-    (table == table_now && version <= version_now).then_some(version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_one_of_the_same_table_that_went_on() {
-        for (then, now, expected) in [
-            ("a@3", "a@3", Some(3)),
-            ("a@3", "a@14", Some(3)),
-            ("a@3", "a@2", None),
-            ("a@3", "b@4", None),
-            ("", "a@4", None),
-            ("a@3", "", None),
-            ("a@x", "a@4", None),
-        ] {
-            assert_eq!(version_of(then, now), expected, "{then} {now}");
-        }
-    }
 }

@@ -101,7 +101,7 @@ impl Index {
     /// If the folder cannot be used, or the journal cannot be read.
     pub async fn open(dir: &Path, journal: &Table) -> Result<Index> {
         let mut index = Self::open_free(dir)?;
-        match index.state_at(journal)? {
+        match index.state_at(journal).await? {
             Some(version) => index.version = version,
             None => index.known.clear().map_err(index.failed())?,
         }
@@ -133,16 +133,13 @@ impl Index {
         }
     }
 
-    /// The journal's version that the index stands at; `None` if it is of another table, or ahead.
-    fn state_at(&self, journal: &Table) -> Result<Option<u64>> {
-        let at = self.known.at();
-        if at.is_empty() {
-            return Ok(Some(0).filter(|_| self.known.is_empty()));
+    /// The journal's version that the index stands at; `None` if it is of another table, or ahead, or of a
+    /// commit that is not the journal's any more, since it was restored from a copy.
+    async fn state_at(&self, journal: &Table) -> Result<Option<u64>> {
+        match self.known.at() {
+            "" => Ok(Some(0).filter(|_| self.known.is_empty())),
+            at => Ok(journal.stood_at(at).await?),
         }
-        let id = journal.id()?;
-        let version = at.rsplit_once('@').filter(|(table, _)| *table == id);
-        let version = version.and_then(|(_, version)| version.parse().ok());
-        Ok(version.filter(|v| *v <= journal.version()))
     }
 
     /// Takes in what the journal's commits added since the index's version.
