@@ -66,7 +66,8 @@ pub(super) struct Known {
     dir: PathBuf,
     /// Held for as long as this process has the index.
     _lock: File,
-    recent: HashMap<Key, Held, Seeded>,
+    recent: Recent,
+    writing: Option<Writing>,
     /// The oldest first.
     runs: Vec<Arc<Run>>,
     merging: Option<Merging>,
@@ -79,6 +80,16 @@ pub(super) struct Known {
     recent_max: usize,
     /// A file turned out not to be what it was.
     damaged: AtomicBool,
+}
+
+type Recent = HashMap<Key, Held, Seeded>;
+
+/// Entries that become a run, beside everything else.
+struct Writing {
+    entries: Arc<Recent>,
+    /// What they and the runs before them amount to.
+    at: String,
+    running: JoinHandle<io::Result<Run>>,
 }
 
 /// A merge that is under way.
@@ -113,7 +124,8 @@ impl Known {
         let mut known = Known {
             dir: dir.to_owned(),
             _lock: lock,
-            recent: HashMap::default(),
+            recent: Recent::default(),
+            writing: None,
             runs: Vec::new(),
             merging: None,
             next: 1,
@@ -146,10 +158,7 @@ impl Known {
     /// # Errors
     /// If a file cannot be removed.
     pub(super) fn clear(&mut self) -> io::Result<()> {
-        if let Some(merging) = self.merging.take() {
-            // What it made is not named, and goes with the rest.
-            let _ = merging.running.join();
-        }
+        self.abandon();
         self.recent.clear();
         self.runs.clear();
         self.at.clear();
@@ -161,13 +170,22 @@ impl Known {
         }
     }
 
+    /// Waits for what is being made, which nobody names then.
+    fn abandon(&mut self) {
+        let writing = self.writing.take().map(|writing| writing.running);
+        let merging = self.merging.take().map(|merging| merging.running);
+        for running in writing.into_iter().chain(merging) {
+            let _ = running.join();
+        }
+    }
+
     /// What [`Known::settle`] was told last, of what was on disk when it was opened.
     pub(super) fn at(&self) -> &str {
         &self.at
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.recent.is_empty() && self.runs.is_empty()
+        self.recent.is_empty() && self.writing.is_none() && self.runs.is_empty()
     }
 
     /// Whatever is wrong with a file is wrong at the next start too, unless nothing is believed then.
@@ -183,7 +201,10 @@ impl Known {
     /// # Errors
     /// If a file cannot be read, or is damaged ([`is_damage`]).
     pub(super) fn get(&self, key: &Key) -> io::Result<Option<Held>> {
-        if let Some(held) = self.recent.get(key) {
+        let writing = self.writing.as_ref().map(|writing| &*writing.entries);
+        if let Some(held) =
+            [Some(&self.recent), writing].into_iter().flatten().find_map(|of| of.get(key))
+        {
             return Ok(Some(*held));
         }
         let hash = Hash::of(key);
@@ -201,33 +222,71 @@ impl Known {
         if let Place::Vacant(place) = self.recent.entry(key) {
             place.insert(held);
         }
-        // More than was settled may be written: whoever brings it again finds it there.
         if self.recent.len() < self.recent_max {
             return Ok(());
         }
-        self.write()?;
-        self.begin_merge();
-        Ok(())
+        if self.end_write(true)? {
+            self.begin_merge();
+        }
+        self.begin_write()
     }
 
     /// Says what all that was taken in amounts to.
-    pub(super) fn settle(&mut self, at: String) {
+    ///
+    /// # Errors
+    /// If what was written meanwhile cannot be taken over.
+    pub(super) fn settle(&mut self, at: String) -> io::Result<()> {
         self.at = at;
+        if self.end_write(false)? {
+            self.begin_merge();
+        }
+        Ok(())
     }
 
-    /// Writes what is in memory to disk.
-    pub(super) fn write(&mut self) -> io::Result<()> {
-        self.end_merge(false)?;
-        let mut entries: Vec<Entry> = self.recent.iter().map(|(key, held)| (*key, *held)).collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
+    /// Writes what is in memory to disk, where more than was settled may stand: whoever brings it again finds
+    /// it there.
+    fn begin_write(&mut self) -> io::Result<()> {
         let number = self.take_number();
-        let entries_max = entries.len();
-        let run = Run::write(&self.dir, number, entries_max, entries.into_iter().map(Ok))?;
-        self.runs.push(Arc::new(run));
-        self.runs_at.clone_from(&self.at);
-        self.write_state()?;
-        self.recent.clear();
+        let next = Recent::with_capacity_and_hasher(self.recent_max, Seeded::default());
+        let entries = Arc::new(std::mem::replace(&mut self.recent, next));
+        let (dir, of_thread) = (self.dir.clone(), Arc::clone(&entries));
+        let write = move || write_run(&dir, number, &of_thread);
+        match std::thread::Builder::new().name("index-write".to_owned()).spawn(write) {
+            Ok(running) => self.writing = Some(Writing { entries, at: self.at.clone(), running }),
+            Err(error) => {
+                self.put_back(&entries);
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    /// Takes over the run that was written, if it is there or `wait` is said; tells whether there was one.
+    fn end_write(&mut self, wait: bool) -> io::Result<bool> {
+        let Some(writing) = self.writing.take_if(|w| wait || w.running.is_finished()) else {
+            return Ok(false);
+        };
+        match joined(writing.running) {
+            Ok(run) => self.take_over(run, writing.at).map(|()| true),
+            Err(error) => {
+                self.put_back(&writing.entries);
+                Err(error)
+            }
+        }
+    }
+
+    /// Entries that did not become a run are in memory alone again.
+    fn put_back(&mut self, entries: &Recent) {
+        // The first of a key stands.
+        self.recent.extend(entries);
+    }
+
+    /// Takes over the newest run; with it, the runs amount to so much.
+    fn take_over(&mut self, run: Run, at: String) -> io::Result<()> {
+        self.runs.push(Arc::new(run));
+        self.runs_at = at;
+        self.end_merge(false)?;
+        self.write_state()
     }
 
     fn take_number(&mut self) -> u64 {
@@ -281,10 +340,7 @@ impl Known {
         let Some(merging) = self.merging.take_if(|m| wait || m.running.is_finished()) else {
             return Ok(());
         };
-        let merged = match merging.running.join() {
-            Ok(merged) => merged.inspect_err(|e| self.notice(e))?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
+        let merged = joined(merging.running).inspect_err(|e| self.notice(e))?;
         // In the place of the newest of them: what came meanwhile is newer.
         let is_input = |run: &Arc<Run>| merging.inputs.contains(&run.described.number);
         let after = self.runs.iter().rposition(is_input).map_or(self.runs.len(), |last| last + 1);
@@ -296,31 +352,49 @@ impl Known {
         }
         Ok(())
     }
+
+    /// Writes all that is in memory alone.
+    fn close(&mut self) -> io::Result<()> {
+        self.end_write(true)?;
+        if !self.recent.is_empty() {
+            let number = self.take_number();
+            self.take_over(write_run(&self.dir, number, &self.recent)?, self.at.clone())?;
+            // Whoever goes on merges, unless all are as short as this one was.
+            if self.runs.len() > RUNS_LEFT_MAX {
+                self.begin_merge();
+            }
+        } else if self.at != self.runs_at {
+            self.runs_at.clone_from(&self.at);
+            self.write_state()?;
+        }
+        self.end_merge(true)
+    }
 }
 
 impl Drop for Known {
     fn drop(&mut self) {
         if *self.damaged.get_mut() {
-            return;
-        }
-        let ended = if !self.recent.is_empty() {
-            self.write().map(|()| {
-                // Whoever goes on merges, unless all are as short as this one was.
-                if self.runs.len() > RUNS_LEFT_MAX {
-                    self.begin_merge();
-                }
-            })
-        } else if self.at != self.runs_at {
-            self.runs_at.clone_from(&self.at);
-            self.write_state()
-        } else {
-            Ok(())
-        };
-        if let Err(error) = ended.and_then(|()| self.end_merge(true)) {
+            self.abandon();
+        } else if let Err(error) = self.close() {
             // It is behind then, and is brought what it lacks when it is opened next.
             tracing::debug!(%error, path = %self.dir.display(), "the index is not written");
         }
     }
+}
+
+fn joined(running: JoinHandle<io::Result<Run>>) -> io::Result<Run> {
+    running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn write_run(dir: &Path, number: u64, entries: &Recent) -> io::Result<Run> {
+    let mut entries: Vec<Entry> = entries.iter().map(|(key, held)| (*key, *held)).collect();
+    // As numbers, keys compare faster than as bytes.
+    entries.sort_unstable_by_key(|(key, _)| {
+        let (high, low) = key.split_first_chunk().unwrap_or((&[0; 16], &[]));
+        (u128::from_be_bytes(*high), low.first_chunk().map(|low| u32::from_be_bytes(*low)))
+    });
+    let entries_max = entries.len();
+    Run::write(dir, number, entries_max, entries.into_iter().map(Ok))
 }
 
 /// True if a file is not what it was.
@@ -393,210 +467,4 @@ fn keep_only(dir: &Path, runs: &[Described]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn key(number: u64) -> Key {
-        let mut key = [0; KEY_BYTES];
-        key[..8].copy_from_slice(&(number % 7).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        key[12..].copy_from_slice(&number.to_be_bytes());
-        key
-    }
-
-    fn held(number: u64) -> Held {
-        let mut held = [0; DIGEST_BYTES_HELD];
-        held[..8].copy_from_slice(&number.wrapping_mul(31).to_le_bytes());
-        held
-    }
-
-    fn open(dir: &Path) -> Known {
-        Known::open_with(dir, 50).unwrap()
-    }
-
-    /// What a process does with its index.
-    #[derive(Clone, Debug)]
-    enum Act {
-        Insert(u64),
-        Settle,
-        /// Whatever goes on beside has ended.
-        Wait,
-        Reopen,
-        /// What is in memory is lost, and maybe a merge that is not taken over.
-        Crash,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        prop_oneof![
-            60 => (0u64..900).prop_map(Act::Insert),
-            4 => Just(Act::Settle),
-            2 => Just(Act::Wait),
-            1 => Just(Act::Reopen),
-            1 => Just(Act::Crash),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        /// As a map does, through merges and crashes: nothing that was settled and written is lost, and
-        /// nothing is there that was never put in.
-        #[test]
-        fn holds_what_it_was_given(acts in prop::collection::vec(act(), 1..1500)) {
-            let dir = tempfile::tempdir().unwrap();
-            let mut known = open(dir.path());
-            // All that was ever put in, and what must be there.
-            let (mut ever, mut must) = (BTreeMap::new(), BTreeMap::new());
-            let (mut settled, mut settles) = (BTreeMap::new(), 0u64);
-            let mut at = String::new();
-            for act in acts {
-                match act {
-                    Act::Insert(number) => {
-                        known.insert(key(number), held(number)).unwrap();
-                        ever.insert(number, held(number));
-                        must.insert(number, held(number));
-                    }
-                    Act::Settle => {
-                        settles += 1;
-                        at = settles.to_string();
-                        known.settle(at.clone());
-                        settled.insert(settles, must.clone());
-                    }
-                    Act::Wait => known.end_merge(true).unwrap(),
-                    Act::Reopen => {
-                        drop(known);
-                        known = open(dir.path());
-                        prop_assert_eq!(known.at(), &at);
-                    }
-                    Act::Crash => {
-                        known.recent.clear();
-                        known.merging.take().map(|merging| merging.running.join());
-                        known.at.clone_from(&known.runs_at);
-                        drop(known);
-                        known = open(dir.path());
-                        at = known.at().to_owned();
-                        must = match known.at().parse() {
-                            Ok(at) => settled.get(&at).cloned().unwrap_or_default(),
-                            Err(_) => BTreeMap::new(),
-                        };
-                    }
-                }
-            }
-            for number in 0..900 {
-                let found = known.get(&key(number)).unwrap();
-                if must.contains_key(&number) {
-                    prop_assert_eq!(found, Some(held(number)));
-                }
-                prop_assert!(found.is_none() || found.as_ref() == ever.get(&number));
-            }
-        }
-    }
-
-    /// Fills a folder with so many entries.
-    fn filled(entries: u64) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        let mut known = open(dir.path());
-        for number in 0..entries {
-            known.insert(key(number), held(number)).unwrap();
-        }
-        known.settle("all".to_owned());
-        drop(known);
-        dir
-    }
-
-    fn runs(dir: &Path) -> Vec<PathBuf> {
-        let files = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
-        files.filter(|path| path.extension().is_some_and(|e| e == "run")).collect()
-    }
-
-    #[test]
-    fn many_runs_become_few() {
-        let dir = filled(5_000);
-        let mut known = open(dir.path());
-        // A merge goes on beside the rest, so there may be more of them for a while.
-        while known.merging.is_some() || known.runs.len() >= FAN_IN {
-            known.begin_merge();
-            known.end_merge(true).unwrap();
-        }
-        assert_eq!(runs(dir.path()).len(), known.runs.len());
-        assert_eq!(known.at(), "all");
-        let all: usize = known.runs.iter().map(|run| run.described.entries).sum();
-        assert_eq!(all, 5_000);
-        assert!(matches!(Known::open(dir.path()), Err(OpenError::InUse)));
-    }
-
-    /// Whatever happens to a file, it is noticed: when the index is opened, or when what it holds is asked for or
-    /// merged; and from then on nothing is there.
-    #[test]
-    fn a_damaged_file_is_not_believed() {
-        type Damage = fn(&Path);
-        let damages: [(&str, Damage); 6] = [
-            ("gone", |path| std::fs::remove_file(path).unwrap()),
-            ("empty", |path| std::fs::write(path, b"").unwrap()),
-            ("cut", |path| {
-                let bytes = std::fs::read(path).unwrap();
-                std::fs::write(path, &bytes[..bytes.len() - 2]).unwrap();
-            }),
-            ("a bit", |path| {
-                let mut bytes = std::fs::read(path).unwrap();
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 4;
-                std::fs::write(path, bytes).unwrap();
-            }),
-            ("a bit near the end", |path| {
-                let mut bytes = std::fs::read(path).unwrap();
-                let last = bytes.len() - 2;
-                bytes[last] ^= 1;
-                std::fs::write(path, bytes).unwrap();
-            }),
-            ("noise", |path| {
-                let bytes = std::fs::read(path).unwrap();
-                std::fs::write(path, vec![b'x'; bytes.len()]).unwrap();
-            }),
-        ];
-        for (what, damage) in damages {
-            let dir = filled(170);
-            for path in runs(dir.path()).into_iter().chain([dir.path().join(STATE)]) {
-                let all: Vec<(PathBuf, Vec<u8>)> = runs(dir.path())
-                    .into_iter()
-                    .chain([dir.path().join(STATE)])
-                    .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-                    .collect();
-                damage(&path);
-                let mut known = open(dir.path());
-                if !known.is_empty() {
-                    let error = (0..170).find_map(|number| known.get(&key(number)).err());
-                    let merged = merge(dir.path(), 99, &known.runs).unwrap_err();
-                    assert!(is_damage(&merged) && error.is_some_and(|e| is_damage(&e)), "{what}");
-                    // It may go on for a while.
-                    known.insert(key(1_000), held(1_000)).unwrap();
-                    known.settle("more".to_owned());
-                    drop(known);
-                    known = open(dir.path());
-                }
-                assert!(known.is_empty() && known.at().is_empty(), "{what}: {}", path.display());
-                drop(known);
-                assert_eq!(runs(dir.path()), Vec::<PathBuf>::new(), "{what}");
-                for (path, bytes) in all {
-                    std::fs::write(path, bytes).unwrap();
-                }
-                assert_eq!(open(dir.path()).at(), "all");
-            }
-        }
-    }
-
-    #[test]
-    fn what_nobody_names_is_removed() {
-        let dir = filled(10);
-        std::fs::create_dir(dir.path().join("keyspaces")).unwrap();
-        std::fs::write(dir.path().join("keyspaces/0"), "of another version").unwrap();
-        std::fs::write(dir.path().join("00000099.run"), "a merge that a crash ended").unwrap();
-        let known = open(dir.path());
-        assert_eq!(runs(dir.path()).len(), 1);
-        assert!(!dir.path().join("keyspaces").exists());
-        assert_eq!(known.get(&key(3)).unwrap(), Some(held(3)));
-    }
-}
+mod tests;

@@ -216,7 +216,7 @@ impl Index {
         journal: &Table,
     ) -> Result<()> {
         self.insert(accepted)?;
-        self.known.settle(journal.stands_at()?);
+        self.known.settle(journal.stands_at()?).map_err(self.failed())?;
         self.version = journal.version();
         Ok(())
     }
