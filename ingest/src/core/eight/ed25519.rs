@@ -296,8 +296,8 @@ fearless_simd::kernel!(
 #[inline]
 fn chosen(multiples: &[Addend; KEY_MULTIPLES + 1], digits: __m512i) -> Addend {
     let sizes = _mm512_abs_epi64(digits);
-    let mut addend = multiples[0];
-    for (multiple, size) in multiples.iter().zip(0..).skip(1) {
+    let [mut addend, ref multiples @ ..] = *multiples;
+    for (multiple, size) in multiples.iter().zip(1..) {
         let here = _mm512_cmpeq_epi64_mask(sizes, _mm512_set1_epi64(size));
         addend = Addend {
             sum: addend.sum.or(here, multiple.sum),

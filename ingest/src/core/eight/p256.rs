@@ -367,8 +367,8 @@ fearless_simd::kernel!(
 #[inline]
 fn chosen(multiples: &[Addend; KEY_MULTIPLES], digits: __m512i) -> Addend {
     let sizes = _mm512_abs_epi64(digits);
-    let mut chosen = multiples[0];
-    for (multiple, size) in multiples.iter().zip(1..).skip(1) {
+    let [mut chosen, ref multiples @ ..] = *multiples;
+    for (multiple, size) in multiples.iter().zip(2..) {
         let here = _mm512_cmpeq_epi64_mask(sizes, _mm512_set1_epi64(size));
         chosen = Addend {
             point: chosen.point.or(here, &multiple.point),
