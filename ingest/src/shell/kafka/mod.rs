@@ -50,6 +50,9 @@ const BOOK_EVERY: Duration = Duration::from_secs(15);
 const TOPIC_WAIT_MAX: Duration = Duration::from_secs(30);
 /// An idle worker that was given no partition ends after this, or its own limit if that is longer.
 const UNASSIGNED_MAX: Duration = Duration::from_secs(60);
+/// How long the client is left alone when rows wait for the commit before them. One that is paused throws away what
+/// it has fetched, and reads on up to a second after it may again; a commit is mostly answered in milliseconds.
+const HELD_BACK_MAX: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -161,6 +164,16 @@ pub fn stream(
     Ok(Streamed { summary: shell.summary.clone(), commits: shell.writer.commits(), ended })
 }
 
+/// Whether messages are read.
+#[derive(Clone, Copy)]
+enum Flow {
+    Open,
+    /// Not now: rows wait since then.
+    HeldBack(Instant),
+    /// Not for a while. The client is polled, but gives no message.
+    Paused,
+}
+
 struct Shell<'a> {
     runtime: Handle,
     lake: &'a Lake,
@@ -170,6 +183,7 @@ struct Shell<'a> {
     topic_id: String,
     machine: Worker,
     writer: JournalWriter,
+    flow: Flow,
     gathered: Gathered,
     block: Block,
     receipts: Option<Receipts>,
@@ -242,6 +256,7 @@ impl<'a> Shell<'a> {
             topic_id,
             machine: Worker::new(settings.flush),
             writer: JournalWriter::new(runtime, journal, index),
+            flow: Flow::Open,
             gathered: Gathered::default(),
             block: Block::default(),
             receipts,
@@ -280,7 +295,9 @@ impl<'a> Shell<'a> {
         let mut stopping = false;
         while !self.leave {
             self.settings.health.turn();
-            self.read_chunk()?;
+            if !self.is_held_back()? {
+                self.read_chunk()?;
+            }
             self.rebalances()?;
             self.settle(false)?;
             self.look_around()?;
@@ -372,8 +389,18 @@ impl<'a> Shell<'a> {
                 }
                 self.after_assignment();
             }
-            Intention::Pause => self.pause(true)?,
-            Intention::Resume => self.pause(false)?,
+            Intention::Pause => match self.flow {
+                Flow::Open => self.flow = Flow::HeldBack(Instant::now()),
+                Flow::HeldBack(_) => {}
+                // Partitions came that are not paused.
+                Flow::Paused => self.pause(true)?,
+            },
+            Intention::Resume => {
+                if let Flow::Paused = self.flow {
+                    self.pause(false)?;
+                }
+                self.flow = Flow::Open;
+            }
             Intention::Commit(spans) => self.start_commit(&spans)?,
             Intention::Retry => self.retry_later(),
             Intention::Discard => {
@@ -411,6 +438,19 @@ impl<'a> Shell<'a> {
         let reading = self.machine.reading();
         self.settings.metrics.partitions.set(as_gauge(reading.len()));
         self.settings.health.set_ready(None);
+    }
+
+    /// True while nothing is to be read, for as long as that is short.
+    fn is_held_back(&mut self) -> Result<bool> {
+        let Flow::HeldBack(since) = self.flow else { return Ok(false) };
+        let is_short = since.elapsed() < HELD_BACK_MAX;
+        if is_short {
+            std::thread::sleep(Duration::from_millis(1));
+        } else {
+            self.flow = Flow::Paused;
+            self.pause(true)?;
+        }
+        Ok(is_short)
     }
 
     fn pause(&self, pause: bool) -> Result<()> {
