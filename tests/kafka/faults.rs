@@ -59,6 +59,40 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
     broker("down", port);
 }
 
+/// While nothing can be committed, no more is held than a commit takes, and nothing is lost.
+#[test]
+fn a_lake_that_goes_and_comes_back_costs_nothing() {
+    let stand = Stand::new();
+    stand.produce(&["--reports", "40000", "--devices", "400", "--algorithm", "EdDSA"]);
+    let mut worker = stand.spawn(&[], &[("RUMLEDGER_FLUSH_ROWS_MAX", "1000")]);
+    let received = || stand.dispositions().values().sum::<u64>();
+    until("the first are in", Duration::from_secs(60), || received() >= 40_000);
+    let before = worker.peak_mib();
+    let (journal, away) = (stand.place.path("lake/journal"), stand.place.path("journal"));
+    std::fs::rename(&journal, &away).unwrap();
+    std::fs::write(&journal, "in the way").unwrap();
+    // Another fleet's reports are suspended: its book is not imported.
+    let others = ["--reports", "100000", "--devices", "400", "--seed", "2", "--algorithm", "EdDSA"];
+    assert!(stand.generator(&others).status().unwrap().success());
+    until("it pauses", Duration::from_secs(60), || worker.log().contains("reading pauses"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!worker.has_ended(), "{}", worker.log());
+    let down_peak = worker.peak_mib();
+    std::fs::remove_file(&journal).unwrap();
+    std::fs::rename(&away, &journal).unwrap();
+    until("all are in", Duration::from_secs(120), || received() >= 140_000);
+    eprintln!("peak memory {before} MiB before, {down_peak} MiB with no lake");
+    // What the client fetches until it is paused counts too; all of the reports would be far more.
+    assert!(down_peak < before + 192, "memory grew from {before} to {down_peak} MiB with no lake");
+    let log = worker.log();
+    assert!(log.contains("a commit failed and is tried again"), "{log}");
+    assert!(log.contains("reading goes on"), "{log}");
+    assert_eq!(worker.stop(), Some(0), "{}", worker.log());
+    let produced = stand.read_topic(&stand.topic);
+    stand.journal_is(&produced);
+    stand.receipts_are(&produced);
+}
+
 /// What a person has to look at ends the worker, with its reason, instead of being tried for ever.
 #[test]
 fn a_commit_that_fails_for_good_ends_the_worker() {

@@ -146,11 +146,11 @@ impl Connection {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("partition.assignment.strategy", "cooperative-sticky");
-        // What waits in the client is bounded: the rows are what memory is for.
+        // What waits in the client is bounded: the rows are what memory is for. What is fetched at once is counted
+        // as it was compressed, and is five to ten times as much when it has come.
         for (key, value) in [
-            ("queued.max.messages.kbytes", "16384"),
-            ("fetch.message.max.bytes", "4194304"),
-            ("fetch.max.bytes", "16777216"),
+            ("queued.max.messages.kbytes", "8192"),
+            ("fetch.max.bytes", "4194304"),
             ("queued.min.messages", "20000"),
             // When it is full, room is looked for again soon: by default after a second, long after all
             // of it was used up.

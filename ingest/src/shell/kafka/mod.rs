@@ -397,6 +397,7 @@ impl<'a> Shell<'a> {
             },
             Intention::Resume => {
                 if let Flow::Paused = self.flow {
+                    tracing::info!("reading goes on");
                     self.pause(false)?;
                 }
                 self.flow = Flow::Open;
@@ -448,6 +449,7 @@ impl<'a> Shell<'a> {
             std::thread::sleep(Duration::from_millis(1));
         } else {
             self.flow = Flow::Paused;
+            tracing::info!("reading pauses: enough rows wait for the commit before them");
             self.pause(true)?;
         }
         Ok(is_short)
