@@ -1,9 +1,9 @@
 //! The index of accepted reports: a cache on disk, rebuilt from the journal whenever it disagrees.
 //!
 //! The journal is the truth. The index holds the payload digest of every accepted report by its id,
-//! and the version of the journal that it stands at; both go to disk only after the commit is durable. A
+//! and the commit of the journal that it stands at; both go to disk only after the commit is durable. A
 //! crash leaves it behind; what it lacks is read from the files that the missing commits added. If it
-//! belongs to another table, is ahead, or is damaged, it is thrown away and read anew.
+//! stands at a commit that is not the journal's, or is damaged, it is thrown away and read anew.
 
 mod filter;
 mod hash;

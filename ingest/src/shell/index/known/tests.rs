@@ -79,12 +79,7 @@ proptest! {
                     prop_assert_eq!(known.at(), &at);
                 }
                 Act::Crash => {
-                    known.recent.clear();
-                    known.writing.take().map(|writing| writing.running.join());
-                    known.merging.take().map(|merging| merging.running.join());
-                    known.at.clone_from(&known.runs_at);
-                    drop(known);
-                    known = open(dir.path());
+                    known = crashed(known, dir.path());
                     at = known.at().to_owned();
                     must = match known.at().parse() {
                         Ok(at) => settled.get(&at).cloned().unwrap_or_default(),
@@ -134,6 +129,34 @@ fn many_runs_become_few() {
     let all: usize = known.runs.iter().map(|run| run.described.entries).sum();
     assert_eq!(all, 5_000);
     assert!(matches!(Known::open(dir.path()), Err(OpenError::InUse)));
+}
+
+/// Loses what is in memory alone, as a crash does.
+fn crashed(mut known: Known, dir: &Path) -> Known {
+    known.recent.clear();
+    known.abandon();
+    known.at.clone_from(&known.runs_at);
+    drop(known);
+    open(dir)
+}
+
+#[test]
+fn the_state_names_only_what_the_runs_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut known = open(dir.path());
+    for number in 0..230 {
+        known.insert(key(number), held(number)).unwrap();
+        known.settle((number + 1).to_string()).unwrap();
+    }
+    // Their merge ends while thirty entries are in memory alone.
+    known.end_write(true).unwrap();
+    known.begin_merge();
+    known.end_merge(true).unwrap();
+    assert_eq!(runs(dir.path()).len(), 1);
+    let known = crashed(known, dir.path());
+    let at: u64 = known.at().parse().unwrap();
+    assert!((150..=200).contains(&at), "{at}");
+    assert!((0..at).all(|number| known.get(&key(number)).unwrap() == Some(held(number))));
 }
 
 #[test]
