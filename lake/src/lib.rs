@@ -8,6 +8,7 @@ pub mod cache;
 mod disk;
 mod error;
 pub mod failpoint;
+mod files;
 mod maintain;
 mod seal;
 mod store;

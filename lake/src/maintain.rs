@@ -11,7 +11,7 @@ use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::optimize::{Metrics, OptimizeType};
 use deltalake::{DeltaTable, DeltaTableError, FilterOp, FilterValue};
 
-use crate::table::writer_properties;
+use crate::files::writer_properties;
 use crate::{LakeError, Result, Table};
 
 /// Memory for sorting rows; what does not fit goes to temporary files.
@@ -91,7 +91,7 @@ impl Table {
 
     /// Ends a merge: digests for what it wrote, and a checkpoint.
     async fn merged(&mut self, delta: DeltaTable, metrics: &Metrics) -> Result<Optimized> {
-        self.delta = delta;
+        self.stand_on(delta).await?;
         self.seal_merged().await?;
         deltalake::checkpoints::create_checkpoint(&self.delta, None)
             .await

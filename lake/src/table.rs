@@ -18,10 +18,8 @@ use deltalake::writer::{DeltaWriter as _, RecordBatchWriter, WriteMode};
 use futures::TryStreamExt as _;
 use indexmap::IndexMap;
 use object_store::ObjectStoreExt as _;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
+use crate::files::writer_properties;
 use crate::{LakeError, Result, failpoint};
 
 /// A table, loaded at one version.
@@ -89,46 +87,6 @@ pub(crate) fn delta_columns(name: &str, schema: &SchemaRef) -> Result<Vec<Struct
 /// Versions that may be added to a state before it is read as a whole.
 const ADDED_MAX: u64 = 50;
 
-/// Pages of Parquet data. Small ones are made in memory that the allocator has at hand; those of a
-/// megabyte, the default, took fresh memory five times over, which cost as much as compressing them.
-const PAGE_BYTES: usize = 120 << 10;
-
-/// Integers and times are written as differences, which makes the files both smaller and faster to
-/// write; everything is compressed by zstd. What is nearly different in every row has no dictionary,
-/// and no smallest and greatest value that anybody would ask for; nor do parts of lists, by which no engine
-/// passes over what it need not read.
-pub(crate) fn writer_properties(row_group_rows: usize) -> WriterProperties {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_data_page_size_limit(PAGE_BYTES)
-        .set_max_row_group_row_count(Some(row_group_rows));
-    for column in [
-        "detail",
-        "ha_udi.list.element.udi_pid",
-        "ha_udi.list.element.udi_serial",
-        "measurements.list.element.metric",
-        "measurements.list.element.start",
-        "measurements.list.element.end",
-        "measurements.list.element.value",
-        "ha_roles.list.element",
-    ] {
-        let path: Vec<String> = column.split('.').map(str::to_owned).collect();
-        properties = properties
-            .set_column_statistics_enabled(ColumnPath::from(path), EnabledStatistics::None);
-    }
-    for column in ["raw", "context", "payload_sha256"] {
-        properties = properties
-            .set_column_dictionary_enabled(column.into(), false)
-            .set_column_statistics_enabled(column.into(), EnabledStatistics::None);
-    }
-    for column in ["received_at", "usage_start", "usage_end", "offset"] {
-        properties = properties
-            .set_column_dictionary_enabled(column.into(), false)
-            .set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED);
-    }
-    properties.build()
-}
-
 /// The one partition that all rows of a batch are of, so that they need not be divided, which copies
 /// them; `None` if they are of several, or of a table that has none.
 fn partition_of(batch: &RecordBatch, columns: &[String]) -> Option<IndexMap<String, Scalar>> {
@@ -150,6 +108,13 @@ impl Table {
         let mut table = Table { name: name.to_owned(), delta, added: 0, mark: String::new() };
         table.mark = table.mark_of(table.version()).await?;
         Ok(table)
+    }
+
+    /// Takes over a state that another operation came to.
+    pub(crate) async fn stand_on(&mut self, delta: DeltaTable) -> Result<()> {
+        self.delta = delta;
+        self.mark = self.mark_of(self.version()).await?;
+        Ok(())
     }
 
     /// A book is read whole, on all cores: a row group is what one core takes.
@@ -179,10 +144,7 @@ impl Table {
         }
         let added = self.delta.clone().add_columns().with_fields(missing).await;
         match added {
-            Ok(delta) => {
-                self.delta = delta;
-                self.mark = self.mark_of(self.version()).await?;
-            }
+            Ok(delta) => self.stand_on(delta).await?,
             // Somebody else may have added them at this moment.
             Err(error) => {
                 self.refresh().await?;
@@ -258,7 +220,9 @@ impl Table {
         let before = self.version();
         self.delta.update_state().await.map_err(failed)?;
         self.added += self.version().saturating_sub(before);
-        self.mark = self.mark_of(self.version()).await?;
+        if self.version() != before || self.mark.is_empty() {
+            self.mark = self.mark_of(self.version()).await?;
+        }
         self.keep_short().await;
         Ok(())
     }
@@ -556,111 +520,4 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use arrow::array::{Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Field, Schema};
-
-    use super::*;
-    use crate::{Lake, Layout};
-
-    /// However long a writer goes on, what it has of its table stays short, and is the table.
-    #[tokio::test]
-    async fn a_state_is_read_anew_now_and_then() {
-        let dir = tempfile::tempdir().unwrap();
-        let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("kind", DataType::Utf8, false),
-            Field::new("number", DataType::Int64, true),
-        ]));
-        let layout = Layout {
-            schema: schema.clone(),
-            partition_columns: &["kind"],
-            statistics: &["number"],
-        };
-        let mut writer = lake.ensure("t", &layout).await.unwrap();
-        let mut reader = lake.table("t").await.unwrap().unwrap();
-        for number in 0..2 * i64::try_from(ADDED_MAX).unwrap() + 20 {
-            let kind = StringArray::from(vec!["a"]);
-            let columns: Vec<arrow::array::ArrayRef> =
-                vec![Arc::new(kind), Arc::new(Int64Array::from(vec![number]))];
-            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
-            let fence = Fence {
-                source: "s".to_owned(),
-                stands_on: (number > 0).then(|| number - 1),
-                last: number,
-            };
-            let written = writer.write(&[rows]).await.unwrap();
-            let appended = writer.commit_once(&written, &[fence], &[]).await.unwrap();
-            assert_eq!(appended, Appended::Committed(writer.version()));
-            if number % 7 == 0 {
-                reader.refresh().await.unwrap();
-            }
-            assert!(writer.added < ADDED_MAX && reader.added < ADDED_MAX);
-        }
-        reader.refresh().await.unwrap();
-        let fresh = lake.table("t").await.unwrap().unwrap();
-        let mut files = fresh.files().await.unwrap();
-        files.sort();
-        for mut table in [writer, reader] {
-            assert_eq!(table.version(), fresh.version());
-            assert_eq!(table.held("s").await.unwrap(), fresh.held("s").await.unwrap());
-            let mut held = table.files().await.unwrap();
-            held.sort();
-            assert_eq!(held, files);
-            table.refresh().await.unwrap();
-        }
-        assert_eq!(files.len(), 120);
-    }
-
-    async fn number(table: &mut Table, number: i64) {
-        let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
-        let rows =
-            RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![number]))]).unwrap();
-        assert!(matches!(table.append_once(&[rows]).await.unwrap(), Appended::Committed(_)));
-    }
-
-    /// A word stands for one commit, however the table was loaded, and for no other of its version.
-    #[tokio::test]
-    async fn a_word_is_of_one_commit() {
-        let dir = tempfile::tempdir().unwrap();
-        let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
-        let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
-        let layout = Layout { schema, partition_columns: &[], statistics: &["number"] };
-        let mut writer = lake.ensure("t", &layout).await.unwrap();
-        let mut reader = lake.table("t").await.unwrap().unwrap();
-        let mut words = vec![writer.stands_at().unwrap()];
-        for n in 1..=3 {
-            number(&mut writer, n).await;
-            words.push(writer.stands_at().unwrap());
-        }
-        reader.refresh().await.unwrap();
-        let fresh = lake.table("t").await.unwrap().unwrap();
-        for table in [&writer, &reader, &fresh] {
-            assert_eq!(table.stands_at().unwrap(), words[3]);
-            for (version, word) in (0..).zip(&words) {
-                assert_eq!(table.stood_at(word).await.unwrap(), Some(version));
-            }
-        }
-        let older = lake.table_at("t", 1).await.unwrap().unwrap();
-        assert_eq!(older.stands_at().unwrap(), words[1]);
-        assert_eq!(older.stood_at(&words[2]).await.unwrap(), None, "it is ahead");
-        for wrong in ["", "@", "a@1@b", words[1].trim_end_matches(|c| c != '@')] {
-            assert_eq!(fresh.stood_at(wrong).await.unwrap(), None, "{wrong}");
-        }
-
-        // The last two commits are lost, and others come to have their versions.
-        for version in 2..=3 {
-            std::fs::remove_file(dir.path().join(format!("t/_delta_log/{version:020}.json")))
-                .unwrap();
-        }
-        let mut writer = lake.table("t").await.unwrap().unwrap();
-        assert_eq!(writer.stands_at().unwrap(), words[1]);
-        for n in 2..=4 {
-            number(&mut writer, n).await;
-        }
-        for (version, word) in (0..).zip(&words) {
-            let expected = Some(version).filter(|version| *version < 2);
-            assert_eq!(writer.stood_at(word).await.unwrap(), expected);
-        }
-    }
-}
+mod tests;

@@ -201,10 +201,8 @@ impl Known {
     /// # Errors
     /// If a file cannot be read, or is damaged ([`is_damage`]).
     pub(super) fn get(&self, key: &Key) -> io::Result<Option<Held>> {
-        let writing = self.writing.as_ref().map(|writing| &*writing.entries);
-        if let Some(held) =
-            [Some(&self.recent), writing].into_iter().flatten().find_map(|of| of.get(key))
-        {
+        let in_memory = self.recent.get(key).or_else(|| self.writing.as_ref()?.entries.get(key));
+        if let Some(held) = in_memory {
             return Ok(Some(*held));
         }
         let hash = Hash::of(key);
@@ -225,9 +223,7 @@ impl Known {
         if self.recent.len() < self.recent_max {
             return Ok(());
         }
-        if self.end_write(true)? {
-            self.begin_merge();
-        }
+        self.move_on(true)?;
         self.begin_write()
     }
 
@@ -237,7 +233,12 @@ impl Known {
     /// If what was written meanwhile cannot be taken over.
     pub(super) fn settle(&mut self, at: String) -> io::Result<()> {
         self.at = at;
-        if self.end_write(false)? {
+        self.move_on(false)
+    }
+
+    /// Takes over the run that was written, as [`Known::end_write`] does, and merges it when it is time.
+    fn move_on(&mut self, wait: bool) -> io::Result<()> {
+        if self.end_write(wait)? {
             self.begin_merge();
         }
         Ok(())

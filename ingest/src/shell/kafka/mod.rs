@@ -6,6 +6,7 @@
 
 pub mod client;
 mod commits;
+mod flow;
 mod follower;
 pub mod load;
 mod messages;
@@ -30,6 +31,7 @@ use schemas::period::EpochSeconds;
 use tokio::runtime::Handle;
 
 use self::client::{Connection, Context, Rebalanced, SettingsError};
+use self::flow::Flow;
 use self::follower::Follower;
 pub use self::receipts::ReceiptError;
 use self::receipts::Receipts;
@@ -50,9 +52,6 @@ const BOOK_EVERY: Duration = Duration::from_secs(15);
 const TOPIC_WAIT_MAX: Duration = Duration::from_secs(30);
 /// An idle worker that was given no partition ends after this, or its own limit if that is longer.
 const UNASSIGNED_MAX: Duration = Duration::from_secs(60);
-/// How long the client is left alone when rows wait for the commit before them. One that is paused throws away what
-/// it has fetched, and reads on up to a second after it may again; a commit is mostly answered in milliseconds.
-const HELD_BACK_MAX: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -162,16 +161,6 @@ pub fn stream(
     let mut shell = Shell::open(runtime, lake, cache_dir, settings)?;
     let ended = shell.run()?;
     Ok(Streamed { summary: shell.summary.clone(), commits: shell.writer.commits(), ended })
-}
-
-/// Whether messages are read.
-#[derive(Clone, Copy)]
-enum Flow {
-    Open,
-    /// Not now: rows wait since then.
-    HeldBack(Instant),
-    /// Not for a while. The client is polled, but gives no message.
-    Paused,
 }
 
 struct Shell<'a> {
@@ -389,19 +378,8 @@ impl<'a> Shell<'a> {
                 }
                 self.after_assignment();
             }
-            Intention::Pause => match self.flow {
-                Flow::Open => self.flow = Flow::HeldBack(Instant::now()),
-                Flow::HeldBack(_) => {}
-                // Partitions came that are not paused.
-                Flow::Paused => self.pause(true)?,
-            },
-            Intention::Resume => {
-                if let Flow::Paused = self.flow {
-                    tracing::info!("reading goes on");
-                    self.pause(false)?;
-                }
-                self.flow = Flow::Open;
-            }
+            Intention::Pause => self.hold_back()?,
+            Intention::Resume => self.read_on()?,
             Intention::Commit(spans) => self.start_commit(&spans)?,
             Intention::Retry => self.retry_later(),
             Intention::Discard => {
@@ -439,27 +417,6 @@ impl<'a> Shell<'a> {
         let reading = self.machine.reading();
         self.settings.metrics.partitions.set(as_gauge(reading.len()));
         self.settings.health.set_ready(None);
-    }
-
-    /// True while nothing is to be read, for as long as that is short.
-    fn is_held_back(&mut self) -> Result<bool> {
-        let Flow::HeldBack(since) = self.flow else { return Ok(false) };
-        let is_short = since.elapsed() < HELD_BACK_MAX;
-        if is_short {
-            std::thread::sleep(Duration::from_millis(1));
-        } else {
-            self.flow = Flow::Paused;
-            tracing::info!("reading pauses: enough rows wait for the commit before them");
-            self.pause(true)?;
-        }
-        Ok(is_short)
-    }
-
-    fn pause(&self, pause: bool) -> Result<()> {
-        self.settings.metrics.paused.set(i64::from(pause));
-        let list = self.list(&self.machine.reading());
-        let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-        Ok(done?)
     }
 
     /// Name of a partition in the journal's log.

@@ -98,13 +98,17 @@ proptest! {
     }
 }
 
+fn put(known: &mut Known, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        known.insert(key(number), held(number)).unwrap();
+    }
+}
+
 /// Fills a folder with so many entries.
 fn filled(entries: u64) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut known = open(dir.path());
-    for number in 0..entries {
-        known.insert(key(number), held(number)).unwrap();
-    }
+    put(&mut known, 0..entries);
     known.settle("all".to_owned()).unwrap();
     drop(known);
     dir
@@ -145,7 +149,7 @@ fn the_state_names_only_what_the_runs_hold() {
     let dir = tempfile::tempdir().unwrap();
     let mut known = open(dir.path());
     for number in 0..230 {
-        known.insert(key(number), held(number)).unwrap();
+        put(&mut known, number..number + 1);
         known.settle((number + 1).to_string()).unwrap();
     }
     // Their merge ends while thirty entries are in memory alone.
@@ -163,14 +167,11 @@ fn the_state_names_only_what_the_runs_hold() {
 fn what_could_not_be_written_is_written_later() {
     let dir = tempfile::tempdir().unwrap();
     let mut known = open(dir.path());
-    for number in 0..49 {
-        known.insert(key(number), held(number)).unwrap();
-    }
+    put(&mut known, 0..49);
     known.settle("49".to_owned()).unwrap();
     let in_the_way = path_of(dir.path(), known.next);
     std::fs::create_dir(&in_the_way).unwrap();
-    known.insert(key(49), held(49)).unwrap();
-    known.insert(key(50), held(50)).unwrap();
+    put(&mut known, 49..51);
     known.end_write(true).unwrap_err();
     let holds_all = |known: &Known| {
         (0..51).all(|number| known.get(&key(number)).unwrap() == Some(held(number)))

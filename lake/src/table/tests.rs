@@ -1,0 +1,102 @@
+use arrow::array::{Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::*;
+use crate::{Lake, Layout};
+
+/// However long a writer goes on, what it has of its table stays short, and is the table.
+#[tokio::test]
+async fn a_state_is_read_anew_now_and_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("number", DataType::Int64, true),
+    ]));
+    let layout =
+        Layout { schema: schema.clone(), partition_columns: &["kind"], statistics: &["number"] };
+    let mut writer = lake.ensure("t", &layout).await.unwrap();
+    let mut reader = lake.table("t").await.unwrap().unwrap();
+    for number in 0..2 * i64::try_from(ADDED_MAX).unwrap() + 20 {
+        let kind = StringArray::from(vec!["a"]);
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(kind), Arc::new(Int64Array::from(vec![number]))];
+        let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let fence = Fence {
+            source: "s".to_owned(),
+            stands_on: (number > 0).then(|| number - 1),
+            last: number,
+        };
+        let written = writer.write(&[rows]).await.unwrap();
+        let appended = writer.commit_once(&written, &[fence], &[]).await.unwrap();
+        assert_eq!(appended, Appended::Committed(writer.version()));
+        if number % 7 == 0 {
+            reader.refresh().await.unwrap();
+        }
+        assert!(writer.added < ADDED_MAX && reader.added < ADDED_MAX);
+    }
+    reader.refresh().await.unwrap();
+    let fresh = lake.table("t").await.unwrap().unwrap();
+    let mut files = fresh.files().await.unwrap();
+    files.sort();
+    for mut table in [writer, reader] {
+        assert_eq!(table.version(), fresh.version());
+        assert_eq!(table.held("s").await.unwrap(), fresh.held("s").await.unwrap());
+        let mut held = table.files().await.unwrap();
+        held.sort();
+        assert_eq!(held, files);
+        table.refresh().await.unwrap();
+    }
+    assert_eq!(files.len(), 120);
+}
+
+async fn number(table: &mut Table, number: i64) {
+    let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
+    let rows =
+        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![number]))]).unwrap();
+    assert!(matches!(table.append_once(&[rows]).await.unwrap(), Appended::Committed(_)));
+}
+
+/// A word stands for one commit, however the table was loaded, and for no other of its version.
+#[tokio::test]
+async fn a_word_is_of_one_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+    let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
+    let layout = Layout { schema, partition_columns: &[], statistics: &["number"] };
+    let mut writer = lake.ensure("t", &layout).await.unwrap();
+    let mut reader = lake.table("t").await.unwrap().unwrap();
+    let mut words = vec![writer.stands_at().unwrap()];
+    for n in 1..=3 {
+        number(&mut writer, n).await;
+        words.push(writer.stands_at().unwrap());
+    }
+    reader.refresh().await.unwrap();
+    let fresh = lake.table("t").await.unwrap().unwrap();
+    for table in [&writer, &reader, &fresh] {
+        assert_eq!(table.stands_at().unwrap(), words[3]);
+        for (version, word) in (0..).zip(&words) {
+            assert_eq!(table.stood_at(word).await.unwrap(), Some(version));
+        }
+    }
+    let older = lake.table_at("t", 1).await.unwrap().unwrap();
+    assert_eq!(older.stands_at().unwrap(), words[1]);
+    assert_eq!(older.stood_at(&words[2]).await.unwrap(), None, "it is ahead");
+    for wrong in ["", "@", "a@1@b", words[1].trim_end_matches(|c| c != '@')] {
+        assert_eq!(fresh.stood_at(wrong).await.unwrap(), None, "{wrong}");
+    }
+
+    // The last two commits are lost, and others come to have their versions.
+    for version in 2..=3 {
+        std::fs::remove_file(dir.path().join(format!("t/_delta_log/{version:020}.json"))).unwrap();
+    }
+    let mut writer = lake.table("t").await.unwrap().unwrap();
+    assert_eq!(writer.stands_at().unwrap(), words[1]);
+    for n in 2..=4 {
+        number(&mut writer, n).await;
+    }
+    for (version, word) in (0..).zip(&words) {
+        let expected = Some(version).filter(|version| *version < 2);
+        assert_eq!(writer.stood_at(word).await.unwrap(), expected);
+    }
+}
