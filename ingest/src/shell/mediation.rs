@@ -7,6 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
@@ -115,6 +116,8 @@ pub struct Gathered {
     summary: Summary,
     /// State of the index that the first of them was judged by.
     judged_by: Option<u64>,
+    /// Some were judged by reports whose commit was under way.
+    leans: bool,
 }
 
 /// Rows ready to be committed.
@@ -124,6 +127,8 @@ pub struct Batch {
     pub fresh: Fresh,
     pub summary: Summary,
     judged_by: u64,
+    /// Some were judged by reports of the commit before it, which may come to something else.
+    leans: bool,
 }
 
 /// A report between decoding and its disposition.
@@ -171,6 +176,7 @@ impl Gathered {
             fresh: Fresh::default(),
             summary: Summary::default(),
             judged_by: None,
+            leans: false,
         }
     }
 
@@ -218,10 +224,13 @@ impl Gathered {
     ) -> Result<T> {
         self.judged_by.get_or_insert(index.foreign());
         let fresh = RwLock::new(std::mem::take(&mut self.fresh));
+        let leans = AtomicBool::new(false);
         let prepare = |arrivals: &[Arrival]| -> Result<Vec<Decoded>> {
             let mut part: Vec<Decoded> =
                 arrivals.iter().map(|arrival| decode_one(arrival, judging)).collect();
-            look_up(&mut part, index, &fresh, in_commit)?;
+            if look_up(&mut part, index, &fresh, in_commit)? {
+                leans.store(true, Ordering::Relaxed);
+            }
             check(&mut part, judging);
             Ok(part)
         };
@@ -249,6 +258,7 @@ impl Gathered {
         });
         line.ended()?;
         self.fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.leans |= leans.into_inner();
         self.done.append(&mut closed?);
         Ok(done)
     }
@@ -318,13 +328,14 @@ impl Gathered {
             fresh: gathered.fresh,
             summary: gathered.summary,
             judged_by: gathered.judged_by.unwrap_or_default(),
+            leans: gathered.leans,
         })
     }
 }
 
 impl Batch {
     /// Judges the rows again, if the index knows reports now that it did not know when they were
-    /// judged, and some are among these. True if anything changed.
+    /// judged, and some are among these, or bore on the commit by which these were judged. True if they were.
     ///
     /// # Errors
     /// If the index cannot be read.
@@ -332,11 +343,11 @@ impl Batch {
         if self.judged_by == index.foreign() {
             return Ok(false);
         }
-        let mut changed = false;
+        let mut touched = self.leans;
         for (key, digest) in &self.fresh {
-            changed |= index.probe(key, digest)? != Probe::New;
+            touched |= index.probe(key, digest)? != Probe::New;
         }
-        if changed {
+        if touched {
             let mut gathered = Gathered::default();
             for rows in &self.rows {
                 gathered.take(&arrivals_of(rows, judging)?, judging, index, None)?;
@@ -344,7 +355,7 @@ impl Batch {
             *self = gathered.finish()?;
         }
         self.judged_by = index.foreign();
-        Ok(changed)
+        Ok(touched)
     }
 }
 
@@ -360,29 +371,30 @@ fn read(fresh: &RwLock<Fresh>) -> RwLockReadGuard<'_, Fresh> {
     fresh.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks for the reports of a part whether they are known. The lock is taken once for all of them: two cores
-/// that take it in turns hand its memory to and fro.
+/// Asks for the reports of a part whether they are known; true if the commit under way had an answer. The lock is
+/// taken once for all of them: two cores that take it in turns hand its memory to and fro.
 fn look_up(
     part: &mut [Decoded],
     index: &Index,
     fresh: &RwLock<Fresh>,
     in_commit: Option<&Fresh>,
-) -> Result<()> {
+) -> Result<bool> {
     let held: Vec<Option<Digest>> = {
         let fresh = read(fresh);
-        let held = |key| fresh.get(key).or_else(|| in_commit?.get(key)).copied();
-        part.iter().map(|decoded| held(decoded.key()?)).collect()
+        part.iter().map(|decoded| fresh.get(decoded.key()?).copied()).collect()
     };
+    let mut leans = false;
     for (decoded, held) in part.iter_mut().zip(held) {
         if let Decoded::Good { report, key, probe, .. } = decoded {
             let digest = &report.payload_sha256;
-            *probe = match held {
+            let in_commit = || in_commit?.get(key).copied().inspect(|_| leans = true);
+            *probe = match held.or_else(in_commit) {
                 Some(held) => known(&held, digest),
                 None => index.probe(key, digest)?,
             };
         }
     }
-    Ok(())
+    Ok(leans)
 }
 
 /// Looks at the signatures of the reports of a part that are no duplicates.

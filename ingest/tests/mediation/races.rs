@@ -1,0 +1,120 @@
+//! Two writers of one journal: what was judged before the other's commit, and is committed after it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ingest::core::carrier::{CarrierLimits, Item};
+use ingest::core::mediate::Rules;
+use ingest::core::report::{Arrival, Delivery};
+use ingest::shell::index::Index;
+use ingest::shell::mediation::{Gathered, Judging, Summary, journal_layout};
+use ingest::shell::writer::{Commit, JournalWriter, Settled};
+use lake::Lake;
+use schemas::disposition::Reason;
+use schemas::journal;
+use tokio::runtime::Runtime;
+
+use crate::desk::{Mediation, NOW, items, payload, with};
+
+/// A writer with an index of its own.
+struct Writer {
+    writer: JournalWriter,
+    gathered: Gathered,
+    judging: Judging,
+}
+
+impl Writer {
+    fn new(runtime: &Runtime, folder: &Path, name: &str, mediation: &Mediation) -> Writer {
+        let lake = Lake::open(folder.join("lake").to_str().unwrap()).unwrap();
+        let journal = runtime.block_on(lake.ensure(journal::TABLE, &journal_layout())).unwrap();
+        let index = runtime.block_on(Index::open(&folder.join(name), &journal)).unwrap();
+        let judging = Judging {
+            limits: CarrierLimits::default(),
+            rules: Rules::default(),
+            keyring: Arc::new(mediation.keys.keyring()),
+        };
+        let writer = JournalWriter::new(runtime.handle(), journal, index);
+        Writer { writer, gathered: Gathered::default(), judging }
+    }
+
+    /// Judges the reports of inputs.
+    fn take(&mut self, inputs: &[&str]) {
+        let items = inputs.iter().flat_map(|i| items(i.as_bytes(), &self.judging.limits));
+        let arrivals: Vec<Arrival> = items
+            .filter_map(|item| match item {
+                Item::Report(raw) => Some(Arrival {
+                    raw,
+                    delivery: Arc::new(Delivery::default()),
+                    partition: None,
+                    received_at: NOW,
+                }),
+                Item::Ignored { .. } => None,
+            })
+            .collect();
+        assert_eq!(arrivals.len(), inputs.len());
+        let (index, in_commit) = (self.writer.index(), self.writer.in_commit());
+        self.gathered.take(&arrivals, &self.judging, index, in_commit).unwrap();
+    }
+
+    fn start(&mut self) {
+        let batch = self.gathered.finish().unwrap();
+        let commit = Commit { batch, fences: Vec::new(), marks: Vec::new() };
+        self.writer.start(commit, &self.judging).unwrap();
+    }
+
+    fn settle(&mut self) -> Summary {
+        match self.writer.settle(&self.judging).unwrap() {
+            Some(Settled::Committed(batch)) => batch.summary,
+            _ => panic!("not committed"),
+        }
+    }
+}
+
+fn accepted(n: u64) -> Summary {
+    Summary { received: n, accepted: n, verified: n, ..Summary::default() }
+}
+
+fn conflicts(n: u64) -> Summary {
+    Summary {
+        received: n,
+        suspended: [(Reason::ContentConflict, n)].into(),
+        ..Summary::default()
+    }
+}
+
+fn duplicates(n: u64) -> Summary {
+    Summary { received: n, duplicate: n, ..Summary::default() }
+}
+
+/// Rows that were judged by those of a commit under way stand and fall with them.
+#[test]
+fn what_a_commit_under_way_comes_to_decides_what_was_judged_by_it() {
+    let mediation = Mediation::new();
+    let one = mediation.envelope(&payload(1)).to_string();
+    let other = mediation.envelope(&with("/measurements/0/value/value", "4")).to_string();
+    let unrelated = mediation.envelope(&payload(2)).to_string();
+    // What another writer accepts first; what becomes of a commit, and of a row judged by it.
+    for (first, then, expected) in [
+        (&other, [&one, &one], [conflicts(1), conflicts(1)]),
+        (&other, [&one, &other], [conflicts(1), duplicates(1)]),
+        (&one, [&one, &one], [duplicates(1), duplicates(1)]),
+        (&one, [&one, &other], [duplicates(1), conflicts(1)]),
+        (&unrelated, [&one, &one], [accepted(1), duplicates(1)]),
+        (&unrelated, [&one, &other], [accepted(1), conflicts(1)]),
+    ] {
+        let runtime = Runtime::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut faster = Writer::new(&runtime, folder.path(), "faster", &mediation);
+        let mut slower = Writer::new(&runtime, folder.path(), "slower", &mediation);
+        faster.take(&[first]);
+        faster.start();
+        assert_eq!(faster.settle(), accepted(1));
+        slower.take(&[then[0]]);
+        slower.start();
+        slower.take(&[then[1]]);
+        let was_first = slower.settle();
+        assert_eq!(slower.writer.conflicts(), 1);
+        slower.start();
+        assert_eq!([was_first, slower.settle()], expected);
+    }
+}
