@@ -96,7 +96,14 @@ pub fn of_books(before: &Book, now: &Book) -> Option<Touched> {
         let rows = book.devices.iter().filter(|d| d.managed_by == ManagedBy::Vmanage);
         rows.map(|d| d.udi.clone()).collect()
     };
-    if catalog(before) != catalog(now) || struck(before) != struck(now) {
+    // Of reports in hours that were of no account's month then, nothing is known.
+    let zones = |book: &Book| -> BTreeSet<String> {
+        book.accounts.iter().map(|account| account.zone_name.clone()).collect()
+    };
+    if catalog(before) != catalog(now)
+        || struck(before) != struck(now)
+        || zones(before) != zones(now)
+    {
         return None;
     }
     fn id(book: &Book, account: usize) -> &AccountId {

@@ -114,9 +114,18 @@ fn groups(reports: &[Report]) -> Groups {
     groups
 }
 
-/// True if it is read for the month: in some account's zone it is of it.
-fn touches(report: &Report) -> bool {
-    report.value > 0 && report.start + report.days > 0 && report.start <= 30
+/// From the first to the last second that is read for the month: in some account's zone they are of it.
+fn span(reference: &Reference<'_>) -> (i64, i64) {
+    let utc = Month::new(period(), &jiff::tz::TimeZone::UTC).span;
+    let months = reference.months(period());
+    let spans = || months.iter().map(|month| month.span).chain([utc]);
+    (spans().map(|s| s.start).min().unwrap(), spans().map(|s| s.end).max().unwrap())
+}
+
+/// True if it is read for the month.
+fn touches(report: &Report, (from, to): (i64, i64)) -> bool {
+    let begins = start() + report.start * DAY;
+    report.value > 0 && begins + report.days * DAY > from && begins < to
 }
 
 fn start() -> i64 {
@@ -131,7 +140,8 @@ fn period() -> Period {
 fn claims(reports: &[Report], of: impl Fn(&Udi) -> bool, reference: &Reference<'_>) -> Claims {
     let groups: BTreeMap<Udi, u64> = groups(reports).finish().into_iter().collect();
     let mut all = Claims::default();
-    let read = |r: &Report| of(&udi(r.pi)) && touches(r);
+    let span = span(reference);
+    let read = |r: &Report| of(&udi(r.pi)) && touches(r, span);
     for (number, report) in reports.iter().enumerate().filter(|(_, r)| read(r)) {
         let udi = udi(report.pi);
         let pi = all.names.pi(&udi.pid, &udi.serial).0;
@@ -262,6 +272,10 @@ fn changes() -> impl Strategy<Value = (Terms, Terms)> {
     )
 }
 
+fn zones(book: &Book) -> BTreeSet<&str> {
+    book.accounts.iter().map(|account| &*account.zone_name).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -285,10 +299,16 @@ proptest! {
         let bearing = Bearing { groups: groups(&old).members(), named, unattributed };
 
         // What came since.
-        let mut touched = of_books(&book_before, &book_now).expect("the catalogue stays");
+        let Some(mut touched) = of_books(&book_before, &book_now) else {
+            // The catalogue stays.
+            prop_assert_ne!(zones(&book_before), zones(&book_now));
+            return Ok(());
+        };
         prop_assert!(before != now || touched == Touched::default());
+        let reference_now = Reference::new(&book_now);
+        let span = span(&reference_now);
         let mut named = Named::new();
-        for report in new.iter().filter(|report| touches(report)) {
+        for report in new.iter().filter(|report| touches(report, span)) {
             touched.pis.insert(udi(report.pi));
             if let Some(account) = report.header {
                 named.entry(id(account)).or_default().insert(udi(report.pi));
@@ -298,7 +318,7 @@ proptest! {
         touched.pis.extend(of_groups(&bearing.groups, &members));
         let Affected { accounts, pis } = affected(touched, &bearing, &named, &members, &book_now);
 
-        let reference = Reference::new(&book_now);
+        let reference = reference_now;
         let (whole, _) = outcome(&claims(&all, |_| true, &reference), &book_now, |_| true);
         let of = |id: &AccountId| accounts.contains(id);
         let part = claims(&all, |udi| pis.contains(udi), &reference);
@@ -348,4 +368,10 @@ fn what_is_the_same_touches_nobody() {
     let mut other = terms.book();
     other.catalog.pop();
     assert_eq!(of_books(&terms.book(), &other), None);
+    // A zone that no account had makes the month longer: what is read of it is not known then.
+    let all_utc = Terms { zones: [false; 4], ..terms.clone() };
+    assert_eq!(of_books(&all_utc.book(), &terms.book()), None);
+    let moved = Terms { zones: [true, true, false, true], ..terms.clone() };
+    // Bare dates of its devices, and so those of who had them before and after, move too.
+    assert_eq!(accounts(of(&moved)), ["sa0", "sa1", "sa3"]);
 }
