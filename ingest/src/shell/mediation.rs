@@ -343,10 +343,8 @@ impl Batch {
         if self.judged_by == index.foreign() {
             return Ok(false);
         }
-        let mut touched = self.leans;
-        for (key, digest) in &self.fresh {
-            touched |= index.probe(key, digest)? != Probe::New;
-        }
+        let fresh: Vec<_> = self.fresh.iter().map(|(key, digest)| (*key, *digest)).collect();
+        let touched = self.leans || index.probe(&fresh)?.iter().any(|probe| *probe != Probe::New);
         if touched {
             let mut gathered = Gathered::default();
             for rows in &self.rows {
@@ -384,15 +382,21 @@ fn look_up(
         part.iter().map(|decoded| fresh.get(decoded.key()?).copied()).collect()
     };
     let mut leans = false;
+    let (mut asked, mut answers) = (Vec::with_capacity(part.len()), Vec::with_capacity(part.len()));
     for (decoded, held) in part.iter_mut().zip(held) {
         if let Decoded::Good { report, key, probe, .. } = decoded {
-            let digest = &report.payload_sha256;
             let in_commit = || in_commit?.get(key).copied().inspect(|_| leans = true);
-            *probe = match held.or_else(in_commit) {
-                Some(held) => known(&held, digest),
-                None => index.probe(key, digest)?,
-            };
+            match held.or_else(in_commit) {
+                Some(held) => *probe = known(&held, &report.payload_sha256),
+                None => {
+                    asked.push((*key, report.payload_sha256));
+                    answers.push(probe);
+                }
+            }
         }
+    }
+    for (answer, probe) in answers.into_iter().zip(index.probe(&asked)?) {
+        *answer = probe;
     }
     Ok(leans)
 }

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ingest::core::carrier::{CarrierLimits, Item};
-use ingest::core::mediate::Rules;
+use ingest::core::mediate::{Probe, Rules};
 use ingest::core::report::{Arrival, Delivery};
-use ingest::shell::index::Index;
+use ingest::shell::index::{Index, ReportKey};
 use ingest::shell::mediation::{Gathered, Judging, Summary, journal_layout};
 use ingest::shell::writer::{Commit, JournalWriter, Settled};
 use lake::Lake;
 use schemas::disposition::Reason;
 use schemas::journal;
+use schemas::udi::Udi;
 use tokio::runtime::Runtime;
 
 use crate::desk::{Mediation, NOW, items, payload, with};
@@ -75,11 +76,7 @@ fn accepted(n: u64) -> Summary {
 }
 
 fn conflicts(n: u64) -> Summary {
-    Summary {
-        received: n,
-        suspended: [(Reason::ContentConflict, n)].into(),
-        ..Summary::default()
-    }
+    Summary { received: n, suspended: [(Reason::ContentConflict, n)].into(), ..Summary::default() }
 }
 
 fn duplicates(n: u64) -> Summary {
@@ -117,4 +114,64 @@ fn what_a_commit_under_way_comes_to_decides_what_was_judged_by_it() {
         slower.start();
         assert_eq!([was_first, slower.settle()], expected);
     }
+}
+
+/// An index that was written in the middle of a commit's reports holds a part of them. Where the journal is restored
+/// to the commit before, they must not be known.
+#[test]
+fn an_index_with_a_part_of_a_commit_is_not_believed_without_that_commit() {
+    // More than become a run.
+    const ENTRIES: u64 = 113_000;
+    let mediation = Mediation::new();
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(&runtime, folder.path(), "unused", &mediation);
+    let mut journal = writer.writer.journal().clone();
+    let live = folder.path().join("live");
+    let mut index = runtime.block_on(Index::open(&live, &journal)).unwrap();
+    let entry = |n: u64| (ReportKey::new(&Udi::new("P", "S"), n), [7; 32]);
+    let mut commit = |entries: std::ops::Range<u64>| {
+        writer.take(&[&mediation.envelope(&payload(entries.start)).to_string()]);
+        let rows = writer.gathered.finish().unwrap().rows;
+        runtime.block_on(journal.append_once(&rows)).unwrap();
+        index.record(entries.map(entry), &journal).unwrap();
+    };
+    commit(0..1_000);
+    commit(1_000..ENTRIES);
+    // The run is written beside.
+    let state = live.join("index/state");
+    let mut next = ENTRIES;
+    while !std::fs::read_to_string(&state).is_ok_and(|state| state.contains("entries")) {
+        commit(next..next + 1);
+        next += 1;
+        assert!(next < ENTRIES + 1_000);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // What a crash leaves.
+    let crashed = |name: &str| {
+        let copy = folder.path().join(name);
+        std::fs::create_dir_all(copy.join("index")).unwrap();
+        for file in std::fs::read_dir(live.join("index")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.join("index").join(file.file_name())).unwrap();
+        }
+        copy
+    };
+    let known = |name: &str| {
+        let lake = Lake::open(folder.path().join("lake").to_str().unwrap()).unwrap();
+        let journal = runtime.block_on(lake.table(journal::TABLE)).unwrap().unwrap();
+        let index = runtime.block_on(Index::open(&crashed(name), &journal)).unwrap();
+        let entries: Vec<_> = (0..ENTRIES).map(entry).collect();
+        let probes = index.probe(&entries).unwrap();
+        probes.iter().filter(|probe| **probe == Probe::Duplicate).count()
+    };
+    // It is believed where the commit is: else it would know the reports that the journal has, which are others.
+    assert!(known("as it was") >= 112_000);
+    for version in 2.. {
+        let log = folder.path().join(format!("lake/journal/_delta_log/{version:020}.json"));
+        if std::fs::remove_file(log).is_err() {
+            break;
+        }
+    }
+    assert_eq!(known("restored"), 0);
 }

@@ -5,10 +5,6 @@ use super::hash::Hash;
 /// Bits of a filter for each key. Of keys that are not in it, about one in 150 is taken for one that is, which costs a
 /// read of the file: several times as much as asking a dozen filters.
 const BITS_A_KEY: usize = 12;
-/// The same of a filter for [`MANY`] keys: of those there are few, and memory counts for more. Of other keys one in
-/// 30 is taken for one that is in it.
-const BITS_OF_MANY: usize = 8;
-const MANY: usize = 1 << 20;
 const BLOCK_BITS: usize = 256;
 const BLOCK_BYTES: usize = BLOCK_BITS / 8;
 /// Odd numbers, one for each word of a block (Parquet's).
@@ -37,8 +33,7 @@ pub(super) struct Filter {
 impl Filter {
     /// For so many keys.
     pub(super) fn new(keys: usize) -> Filter {
-        let bits = if keys < MANY { BITS_A_KEY } else { BITS_OF_MANY };
-        Filter { blocks: vec![Block::default(); (keys * bits).div_ceil(BLOCK_BITS).max(1)] }
+        Filter { blocks: vec![Block::default(); (keys * BITS_A_KEY).div_ceil(BLOCK_BITS).max(1)] }
     }
 
     /// A filter as it was written; `None` if the bytes are none.
@@ -73,7 +68,9 @@ impl Filter {
 
     pub(super) fn may_hold(&self, hash: Hash) -> bool {
         let block = &self.blocks[self.block_of(hash)];
-        block.0.iter().zip(bits(hash)).all(|(word, bit)| word & bit != 0)
+        // All words: at which of them it can be told that a key is not there, no core foretells.
+        let words = block.0.iter().zip(bits(hash));
+        words.fold(0, |missing, (word, bit)| missing | (!word & bit)) == 0
     }
 
     fn block_of(&self, hash: Hash) -> usize {

@@ -136,9 +136,12 @@ impl Index {
     /// The journal's version that the index stands at; `None` if it is of another table, or ahead, or of a
     /// commit that is not the journal's any more, since it was restored from a copy.
     async fn state_at(&self, journal: &Table) -> Result<Option<u64>> {
-        match self.known.at() {
+        let stand = self.known.stand();
+        // Of a commit that was being taken in, some reports may be there, and they are known only if it is.
+        let holds = stand.coming.is_empty() || journal.stood_at(&stand.coming).await?.is_some();
+        match stand.at.as_str() {
             "" => Ok(Some(0).filter(|_| self.known.is_empty())),
-            at => Ok(journal.stood_at(at).await?),
+            at => Ok(journal.stood_at(at).await?.filter(|_| holds)),
         }
     }
 
@@ -147,10 +150,11 @@ impl Index {
     /// # Errors
     /// If the journal cannot be read.
     pub async fn catch_up(&mut self, journal: &Table) -> Result<()> {
-        if self.version == journal.version() {
+        if self.version >= journal.version() {
             return Ok(());
         }
         self.learned();
+        self.known.begin(journal.stands_at()?);
         let changes = journal.changes_since(self.version).await?;
         let session =
             SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
@@ -194,16 +198,19 @@ impl Index {
         self.foreign += 1;
     }
 
-    /// Looks a report up.
+    /// Looks reports up, best many at once.
     ///
     /// # Errors
     /// If the index cannot be read.
-    pub fn probe(&self, key: &ReportKey, digest: &Digest) -> Result<Probe> {
-        Ok(match self.known.get(&key.0).map_err(self.failed())? {
+    pub fn probe(&self, reports: &[(ReportKey, Digest)]) -> Result<Vec<Probe>> {
+        let keys: Vec<_> = reports.iter().map(|(key, _)| key.0).collect();
+        let found = self.known.find(&keys).map_err(self.failed())?;
+        let probe = |((_, digest), found): (&(_, Digest), Option<Held>)| match found {
             None => Probe::New,
             Some(known) if known == held(digest) => Probe::Duplicate,
             Some(_) => Probe::Conflict,
-        })
+        };
+        Ok(reports.iter().zip(found).map(probe).collect())
     }
 
     /// Takes in reports whose commit is durable, and the version of that commit.
@@ -215,8 +222,14 @@ impl Index {
         accepted: impl Iterator<Item = (ReportKey, Digest)>,
         journal: &Table,
     ) -> Result<()> {
+        // It may have met them in the log already, and later commits too.
+        if self.version >= journal.version() {
+            return Ok(());
+        }
+        let at = journal.stands_at()?;
+        self.known.begin(at.clone());
         self.insert(accepted)?;
-        self.known.settle(journal.stands_at()?).map_err(self.failed())?;
+        self.known.settle(at).map_err(self.failed())?;
         self.version = journal.version();
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::filter::Filter;
 use super::hash::Hash;
-use super::known::{DIGEST_BYTES_HELD, Held, KEY_BYTES, Key};
+use super::known::{DIGEST_BYTES_HELD, Held, KEY_BYTES, Key, ordinal};
 
 pub(super) const ENTRY_BYTES: usize = KEY_BYTES + DIGEST_BYTES_HELD;
 /// Entries that are read at once to find one among them: about the block of a disk.
@@ -85,6 +85,7 @@ impl Run {
             contents.checksums.push(crc32fast::hash(&page));
             out.write_all(&page)?;
         }
+        contents.fill();
         let Contents { entries, filter, firsts, checksums, .. } = contents;
         let mut rest = Vec::with_capacity(rest_bytes(entries, &filter));
         filter.write_to(&mut rest);
@@ -128,10 +129,12 @@ impl Run {
         })
     }
 
-    pub(super) fn get(&self, key: &Key, hash: Hash) -> io::Result<Option<Held>> {
-        if !self.filter.may_hold(hash) {
-            return Ok(None);
-        }
+    /// False if it does not hold this key, whose hash that is.
+    pub(super) fn may_hold(&self, hash: Hash) -> bool {
+        self.filter.may_hold(hash)
+    }
+
+    pub(super) fn get(&self, key: &Key) -> io::Result<Option<Held>> {
         let Some(page) = self.firsts.partition_point(|first| first <= key).checked_sub(1) else {
             return Ok(None);
         };
@@ -236,6 +239,8 @@ struct Contents {
     firsts: Vec<Key>,
     checksums: Vec<u32>,
     last: Option<Key>,
+    /// Of the newest keys, which are not in the filter yet.
+    hashes: Vec<Hash>,
 }
 
 impl Contents {
@@ -247,22 +252,31 @@ impl Contents {
             firsts: Vec::with_capacity(pages),
             checksums: Vec::with_capacity(pages),
             last: None,
+            hashes: Vec::with_capacity(PAGE_ENTRIES),
         }
     }
 
     /// False for a key that came just before.
     fn take(&mut self, key: Key) -> io::Result<bool> {
-        match self.last.map(|last| last.cmp(&key)) {
+        match self.last.map(|last| ordinal(&last).cmp(&ordinal(&key))) {
             Some(Ordering::Equal) => return Ok(false),
             Some(Ordering::Greater) => return Err(damaged("a file of the index is not in order")),
             None | Some(Ordering::Less) => {}
         }
         if self.entries.is_multiple_of(PAGE_ENTRIES) {
+            self.fill();
             self.firsts.push(key);
         }
-        self.filter.insert(Hash::of(&key));
+        self.hashes.push(Hash::of(&key));
         self.last = Some(key);
         self.entries += 1;
         Ok(true)
+    }
+
+    /// Puts the newest keys into the filter. They lie anywhere in it, so a core waits less if it is told of many.
+    fn fill(&mut self) {
+        for hash in self.hashes.drain(..) {
+            self.filter.insert(hash);
+        }
     }
 }

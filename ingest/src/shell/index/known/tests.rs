@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -15,6 +15,10 @@ fn held(number: u64) -> Held {
     let mut held = [0; DIGEST_BYTES_HELD];
     held[..8].copy_from_slice(&number.wrapping_mul(31).to_le_bytes());
     held
+}
+
+fn get(known: &Known, key: &Key) -> io::Result<Option<Held>> {
+    Ok(known.find(std::slice::from_ref(key))?[0])
 }
 
 fn open(dir: &Path) -> Known {
@@ -56,6 +60,9 @@ proptest! {
         let (mut ever, mut must) = (BTreeMap::new(), BTreeMap::new());
         let (mut settled, mut settles) = (BTreeMap::new(), 0u64);
         let mut at = String::new();
+        // What a crash left beyond what was settled.
+        let mut left = BTreeSet::new();
+        known.begin("1".to_owned());
         for act in acts {
             match act {
                 Act::Insert(number) => {
@@ -68,6 +75,7 @@ proptest! {
                     at = settles.to_string();
                     known.settle(at.clone()).unwrap();
                     settled.insert(settles, must.clone());
+                    known.begin((settles + 1).to_string());
                 }
                 Act::Wait => {
                     known.end_write(true).unwrap();
@@ -76,20 +84,33 @@ proptest! {
                 Act::Reopen => {
                     drop(known);
                     known = open(dir.path());
-                    prop_assert_eq!(known.at(), &at);
+                    prop_assert_eq!(&known.stand().at, &at);
                 }
                 Act::Crash => {
                     known = crashed(known, dir.path());
-                    at = known.at().to_owned();
-                    must = match known.at().parse() {
+                    let Stand { at: stands_at, coming } = known.stand().clone();
+                    // Whoever has what it was settled at, and what was coming, has all that is there.
+                    let of = if coming.is_empty() { &stands_at } else { &coming };
+                    let all = of.parse().map_or(BTreeMap::new(), |of| {
+                        settled.get(&of).unwrap_or(&must).clone()
+                    });
+                    for number in 0..900 {
+                        if get(&known, &key(number)).unwrap().is_some() {
+                            prop_assert!(all.contains_key(&number) || left.contains(&number), "{}", number);
+                            left.insert(number);
+                        }
+                    }
+                    at = stands_at;
+                    must = match at.parse() {
                         Ok(at) => settled.get(&at).cloned().unwrap_or_default(),
                         Err(_) => BTreeMap::new(),
                     };
+                    known.begin((settles + 1).to_string());
                 }
             }
         }
         for number in 0..900 {
-            let found = known.get(&key(number)).unwrap();
+            let found = get(&known, &key(number)).unwrap();
             if must.contains_key(&number) {
                 prop_assert_eq!(found, Some(held(number)));
             }
@@ -129,7 +150,7 @@ fn many_runs_become_few() {
         known.end_merge(true).unwrap();
     }
     assert_eq!(runs(dir.path()).len(), known.runs.len());
-    assert_eq!(known.at(), "all");
+    assert_eq!(known.stand().at, "all");
     let all: usize = known.runs.iter().map(|run| run.described.entries).sum();
     assert_eq!(all, 5_000);
     assert!(matches!(Known::open(dir.path()), Err(OpenError::InUse)));
@@ -139,7 +160,7 @@ fn many_runs_become_few() {
 fn crashed(mut known: Known, dir: &Path) -> Known {
     known.recent.clear();
     known.abandon();
-    known.at.clone_from(&known.runs_at);
+    known.stand.clone_from(&known.runs_stand);
     drop(known);
     open(dir)
 }
@@ -158,9 +179,9 @@ fn the_state_names_only_what_the_runs_hold() {
     known.end_merge(true).unwrap();
     assert_eq!(runs(dir.path()).len(), 1);
     let known = crashed(known, dir.path());
-    let at: u64 = known.at().parse().unwrap();
+    let at: u64 = known.stand().at.parse().unwrap();
     assert!((150..=200).contains(&at), "{at}");
-    assert!((0..at).all(|number| known.get(&key(number)).unwrap() == Some(held(number))));
+    assert!((0..at).all(|number| get(&known, &key(number)).unwrap() == Some(held(number))));
 }
 
 #[test]
@@ -174,14 +195,14 @@ fn what_could_not_be_written_is_written_later() {
     put(&mut known, 49..51);
     known.end_write(true).unwrap_err();
     let holds_all = |known: &Known| {
-        (0..51).all(|number| known.get(&key(number)).unwrap() == Some(held(number)))
+        (0..51).all(|number| get(&known, &key(number)).unwrap() == Some(held(number)))
     };
     assert!(holds_all(&known));
     known.settle("51".to_owned()).unwrap();
-    assert_eq!(known.runs_at, "");
+    assert_eq!(known.runs_stand, Stand::default());
     drop(known);
     let known = open(dir.path());
-    assert_eq!(known.at(), "51");
+    assert_eq!(known.stand().at, "51");
     assert!(holds_all(&known));
 }
 
@@ -225,7 +246,7 @@ fn a_damaged_file_is_not_believed() {
             damage(&path);
             let mut known = open(dir.path());
             if !known.is_empty() {
-                let error = (0..170).find_map(|number| known.get(&key(number)).err());
+                let error = (0..170).find_map(|number| get(&known, &key(number)).err());
                 let merged = merge(dir.path(), 99, &known.runs).unwrap_err();
                 assert!(is_damage(&merged) && error.is_some_and(|e| is_damage(&e)), "{what}");
                 // It may go on for a while.
@@ -234,13 +255,17 @@ fn a_damaged_file_is_not_believed() {
                 drop(known);
                 known = open(dir.path());
             }
-            assert!(known.is_empty() && known.at().is_empty(), "{what}: {}", path.display());
+            assert!(
+                known.is_empty() && known.stand() == &Stand::default(),
+                "{what}: {}",
+                path.display()
+            );
             drop(known);
             assert_eq!(runs(dir.path()), Vec::<PathBuf>::new(), "{what}");
             for (path, bytes) in all {
                 std::fs::write(path, bytes).unwrap();
             }
-            assert_eq!(open(dir.path()).at(), "all");
+            assert_eq!(open(dir.path()).stand().at, "all");
         }
     }
 }
@@ -254,5 +279,5 @@ fn what_nobody_names_is_removed() {
     let known = open(dir.path());
     assert_eq!(runs(dir.path()).len(), 1);
     assert!(!dir.path().join("keyspaces").exists());
-    assert_eq!(known.get(&key(3)).unwrap(), Some(held(3)));
+    assert_eq!(get(&known, &key(3)).unwrap(), Some(held(3)));
 }
