@@ -28,6 +28,15 @@ impl Period {
     }
 
     #[must_use]
+    pub fn previous(self) -> Period {
+        if self.month == 1 {
+            Period { year: self.year - 1, month: 12 }
+        } else {
+            Period { year: self.year, month: self.month - 1 }
+        }
+    }
+
+    #[must_use]
     pub fn next(self) -> Period {
         if self.month == 12 {
             Period { year: self.year + 1, month: 1 }

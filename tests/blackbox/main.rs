@@ -5,6 +5,7 @@
 mod book;
 mod commands;
 mod compliance;
+mod corrected;
 mod demo;
 mod disputes;
 mod evidence;

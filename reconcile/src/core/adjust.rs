@@ -182,6 +182,16 @@ fn earliest_open(service_period: Period, closed: &BTreeSet<Period>) -> Period {
     period
 }
 
+/// Gives lines of one service period ids of their own, where their keys have so many lines of others too: the zone
+/// of an account was another one, and a segment that starts at this instant was of the month before or after.
+pub fn tell_apart(lines: &mut [Line], elsewhere: &BTreeMap<ChargeKey, u64>) {
+    for line in lines {
+        if let Some(count) = elsewhere.get(&line.key) {
+            line.line_id = line_id(&line.key, line.lines_before + count);
+        }
+    }
+}
+
 /// The id of a line: a hash of its key and of the number of lines that the key already has. So a dry
 /// run gives the ids that the run will give, and a line can be told from its forerunner.
 fn line_id(key: &ChargeKey, lines_before: u64) -> String {

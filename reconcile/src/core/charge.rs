@@ -102,7 +102,8 @@ pub fn charges(
 }
 
 /// Whether a key is of a subscription that commits to something, in one of its rows at least.
-fn is_committed(reference: &Reference<'_>, key: &UsageKey) -> bool {
+#[must_use]
+pub fn is_committed(reference: &Reference<'_>, key: &UsageKey) -> bool {
     match key.pool {
         Pool::Prepaid => false,
         Pool::Postpaid => reference::is_committed(reference.subscription(
@@ -180,57 +181,75 @@ fn push_run<'b>(runs: &mut Vec<PlanRun<'b>>, span: Span, plan: Option<&'b str>) 
     }
 }
 
-/// The plan of prepaid usage at any instant: that of the purchase in force with the latest start
-/// (ties: greatest id); a blank plan of that purchase is no plan (contract 3.6).
-fn prepaid_plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) -> Vec<PlanRun<'b>> {
-    let purchases = reference.purchases(key.account, &key.item);
+/// A row of the book that names a plan for as long as it is in force.
+struct Names<'b> {
+    valid: Span,
+    /// Decides between rows that start together: the greatest.
+    rank: (&'b str, &'b str),
+    plan: &'b str,
+}
+
+/// The plan at any instant: that of the row in force with the latest start; where none is in force, what `otherwise`
+/// says for that instant. A blank plan of that row is no plan.
+fn plan_runs<'b>(
+    rows: &[Names<'b>],
+    month: Span,
+    otherwise: impl Fn(EpochSeconds) -> Option<&'b str>,
+) -> Vec<PlanRun<'b>> {
     let mut changes: Vec<(EpochSeconds, bool, usize)> = Vec::new();
-    for (i, p) in purchases.iter().enumerate().filter(|(_, p)| p.valid.overlaps(month)) {
-        changes.push((p.valid.start.max(month.start), true, i));
-        changes.push((p.valid.end.min(month.end), false, i));
+    for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.valid.overlaps(month)) {
+        changes.push((row.valid.start.max(month.start), true, i));
+        changes.push((row.valid.end.min(month.end), false, i));
     }
     changes.sort_unstable();
-    let mut in_force: BTreeSet<(EpochSeconds, &str, usize)> = BTreeSet::new();
+    let mut in_force: BTreeSet<(EpochSeconds, (&str, &str), usize)> = BTreeSet::new();
     let mut runs = Vec::new();
     let mut since = month.start;
-    let plan_of = |in_force: &BTreeSet<(EpochSeconds, &str, usize)>| {
-        in_force
-            .last()
-            .map(|&(_, _, i)| purchases[i].price_plan.as_str())
-            .filter(|plan| !plan.is_empty())
+    let mut push = |in_force: &BTreeSet<_>, since, until| {
+        let row = in_force.last().map(|&(_, _, i): &(_, _, usize)| rows[i].plan);
+        let plan = row.or_else(|| otherwise(since)).filter(|plan| !plan.is_empty());
+        push_run(&mut runs, Span { start: since, end: until }, plan);
     };
     for (at, starts, i) in changes {
         if at > since {
-            push_run(&mut runs, Span { start: since, end: at }, plan_of(&in_force));
+            push(&in_force, since, at);
             since = at;
         }
-        let entry = (purchases[i].valid.start, purchases[i].id.as_str(), i);
+        let entry = (rows[i].valid.start, rows[i].rank, i);
         if starts {
             in_force.insert(entry);
         } else {
             in_force.remove(&entry);
         }
     }
-    push_run(&mut runs, Span { start: since, end: month.end }, plan_of(&in_force));
+    push(&in_force, since, month.end);
     runs
 }
 
-/// The plan of a post-paid charge is its subscription's. Where an id recurs with another plan, a row
-/// holds from its start to the next row's; before the first, the first row's holds. A subscription's
-/// own start and end do not split the period: outside them Q and P are 0.
+/// The plan of prepaid usage: that of the purchase in force with the latest start, ties: greatest id (contract
+/// 3.6), then greatest plan; none where none is in force.
+fn prepaid_plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) -> Vec<PlanRun<'b>> {
+    let purchases = reference.purchases(key.account, &key.item).iter();
+    let rows: Vec<Names<'b>> = purchases
+        .map(|p| Names { valid: p.valid, rank: (&p.id, &p.price_plan), plan: &p.price_plan })
+        .collect();
+    plan_runs(&rows, month, |_| None)
+}
+
+/// The plan of a post-paid charge is its subscription's. Where an id recurs, for later times or for another tag of
+/// the item, that of the row in force with the latest start, ties: greatest tag. A subscription's own start and end
+/// do not split the period, since outside them Q and P are 0: where no row is in force, the one that started last
+/// holds; before the first, the first.
 fn postpaid_plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) -> Vec<PlanRun<'b>> {
     let rows = reference.subscription(key.account, &key.subscription_id, &key.item);
-    let mut runs = Vec::new();
-    let mut since = month.start;
-    for (i, row) in rows.iter().enumerate() {
-        let until = rows
-            .get(i + 1)
-            .map_or(month.end, |next| next.valid.start.clamp(month.start, month.end));
-        let plan = Some(row.price_plan.as_str()).filter(|plan| !plan.is_empty());
-        push_run(&mut runs, Span { start: since, end: until }, plan);
-        since = since.max(until);
-    }
-    runs
+    let names: Vec<Names<'b>> = rows
+        .iter()
+        .map(|s| Names { valid: s.valid, rank: (&s.tag, &s.price_plan), plan: &s.price_plan })
+        .collect();
+    plan_runs(&names, month, |at| {
+        let started = rows.partition_point(|row| row.valid.start <= at);
+        rows.get(started.saturating_sub(1)).map(|row| row.price_plan.as_str())
+    })
 }
 
 fn plans<'b>(reference: &Reference<'b>, key: &UsageKey, month: Span) -> Vec<PlanRun<'b>> {

@@ -6,7 +6,7 @@ use schemas::book::{
     Account, AccountId, BillingModel, Book, CatalogEntry, Price, Purchase, Span, Subscription,
 };
 use schemas::ledger::Charge;
-use schemas::period::{EpochSeconds, Period};
+use schemas::period::{EpochSeconds, Moment, Period};
 use schemas::udi::Udi;
 
 /// Whether a subscription commits to something, in one of its rows at least.
@@ -54,7 +54,7 @@ impl<'b> Reference<'b> {
             .values_mut()
             .chain(subscriptions_by_tag.iter_mut().flat_map(HashMap::values_mut))
         {
-            rows.sort_by_key(|s| s.valid.start);
+            rows.sort_by_key(|s| (s.valid.start, &s.tag));
         }
         let mut purchases: HashMap<_, Vec<_>> = HashMap::new();
         for p in &book.purchases {
@@ -118,7 +118,7 @@ impl<'b> Reference<'b> {
         self.subscriptions_by_tag[account].get(tag).map_or(&[], Vec::as_slice)
     }
 
-    /// Rows of one subscription id of an account and item, in the order of their starts.
+    /// Rows of one subscription id of an account and item, in the order of their starts, then of their tags.
     #[must_use]
     pub fn subscription(&self, account: usize, id: &str, item: &str) -> &[&'b Subscription] {
         self.subscriptions
@@ -157,7 +157,8 @@ impl<'b> Reference<'b> {
             .flatten()
             .map(|p| (p.valid_from.resolve(zone), *p))
             .collect();
-        prices.sort_by_key(|(from, _)| *from);
+        // Of a bare date and the very instant that it means here, the latter was meant for this account.
+        prices.sort_by_key(|(from, price)| (*from, matches!(price.valid_from, Moment::At(_))));
         prices
     }
 

@@ -11,7 +11,7 @@ use datafusion::prelude::{col, lit};
 use lake::{Lake, StoredBook, load_book_kept};
 use schemas::book::{Account, Price, Span};
 use schemas::journal;
-use schemas::ledger::{Charge, ChargeKey, Line, Measure, Pool};
+use schemas::ledger::{Charge, ChargeKey, Line, Measure};
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 use tokio::runtime::Handle;
@@ -22,7 +22,7 @@ use super::plan::usage_of;
 use super::run::Snapshot;
 use crate::ReconcileError;
 use crate::core::attribute::{CountedReport, KeyUsage, UsageKey, compact};
-use crate::core::charge::{pieces, purchased, segments};
+use crate::core::charge::{is_committed, pieces, purchased, segments};
 use crate::core::evidence::{
     InForce, NO_TERMS, NOTHING_PURCHASED, Roots, Stretch, purchased_entry, terms_entry,
 };
@@ -185,11 +185,11 @@ async fn explain_by(
     };
     let of_month = (&months[..], line.service_period);
     let mut used = usage_of(&evidence, &reference, of_month, Some(&key), &mut |_| {}).await?.keys;
-    let is_due = used.contains_key(&key)
-        || (*pool == Pool::Postpaid
-            && reference.committed().any(|(a, id, i)| {
-                (a, id, i) == (account, subscription_id.as_str(), item.as_str())
-            }));
+    let commits = is_committed(&reference, &key);
+    let is_due = match line.key.charge {
+        Charge::Usage => commits || used.contains_key(&key),
+        Charge::Commit => commits,
+    };
     if !is_due {
         return Ok(vanished(line, earlier));
     }

@@ -1,6 +1,6 @@
 //! The ledger in the lake: lines to rows and back, posting and closing, each one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -84,6 +84,38 @@ pub(crate) async fn rows_of(
 pub async fn lines(table: Option<&Table>, column: &str, period: Period) -> Result<Vec<Line>> {
     let Some(table) = table else { return Ok(Vec::new()) };
     lines_where(table, col(column).eq(lit(period.to_string()))).await
+}
+
+/// How many lines of the months before and after a service period, posted before a version of the ledger, have the key
+/// of one of these lines: most often none.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn elsewhere(
+    table: Option<&Table>,
+    of: &[Line],
+    before: u64,
+) -> Result<BTreeMap<ChargeKey, u64>> {
+    let mut counts = BTreeMap::new();
+    let starts = || of.iter().map(|line| line.key.segment_start);
+    let (Some(table), Some(from), Some(to)) = (table, starts().min(), starts().max()) else {
+        return Ok(counts);
+    };
+    let keys: BTreeSet<&ChargeKey> = of.iter().map(|line| &line.key).collect();
+    let periods: BTreeSet<Period> = of
+        .iter()
+        .flat_map(|line| [line.service_period.previous(), line.service_period.next()])
+        .collect();
+    let periods = periods.into_iter().map(|period| lit(period.to_string())).collect();
+    let which = col("service_period")
+        .in_list(periods, false)
+        .and(col("segment_start").between(engine::instant(from), engine::instant(to)));
+    for line in lines_where(table, which).await? {
+        if line.ledger_version() < before && keys.contains(&line.key) {
+            *counts.entry(line.key).or_default() += 1;
+        }
+    }
+    Ok(counts)
 }
 
 /// The lines of a posted period, as its chain has them.

@@ -14,7 +14,7 @@ use super::ledger;
 use super::run::{Reconciled, Snapshot, exception_rows};
 use super::since;
 use crate::ReconcileError;
-use crate::core::adjust::{Ledger, adjust};
+use crate::core::adjust::{Ledger, adjust, tell_apart};
 use crate::core::attribute::{Usage, UsageKey, Used};
 use crate::core::changed::{Affected, Bearing, Named, take_named};
 use crate::core::charge::{Charges, Target, charges};
@@ -119,18 +119,22 @@ impl Held {
     }
 
     /// The lines that bring it to the targets of some accounts.
-    fn adjust(
+    async fn adjust(
         &self,
         targets: Vec<Target>,
         snapshot: &Snapshot,
         period: Period,
         speaks_of: impl Fn(&AccountId) -> bool,
-    ) -> Vec<Line> {
+    ) -> Result<Vec<Line>> {
         let correction = &snapshot.book.import.corrects;
-        adjust(targets, &self.ledger, period, correction, |key| {
+        let mut lines = adjust(targets, &self.ledger, period, correction, |key| {
             let (smart, virtual_) = (key.smart_account.clone(), key.virtual_account.clone());
             speaks_of(&AccountId { smart, virtual_ })
-        })
+        });
+        let before = snapshot.before.unwrap_or(u64::MAX);
+        let elsewhere = ledger::elsewhere(snapshot.ledger.as_ref(), &lines, before).await?;
+        tell_apart(&mut lines, &elsewhere);
+        Ok(lines)
     }
 }
 
@@ -159,7 +163,7 @@ pub(super) async fn plan(
             usage_of(&evidence, &reference, of_month, None, seen).await?;
         let charges = charges(&reference, &months, keys, exceptions)?;
         let exceptions = exception_rows(&charges.exceptions, &reference, period, |_| true);
-        let lines = held.adjust(charges.targets, snapshot, period, |_| true);
+        let lines = held.adjust(charges.targets, snapshot, period, |_| true).await?;
         let bearing = Bearing { groups: members, named, unattributed };
         return Ok((Reconciled { lines, exceptions, posted_as: None }, bearing));
     };
@@ -175,7 +179,7 @@ pub(super) async fn plan(
     let is_affected = |account: usize| accounts.contains(&reference.accounts[account].id);
     used.keys.retain(|key, _| is_affected(key.account));
     let charges = charges(&reference, &months, used.keys, used.exceptions)?;
-    let lines = held.adjust(charges.targets, snapshot, period, |id| accounts.contains(id));
+    let lines = held.adjust(charges.targets, snapshot, period, |id| accounts.contains(id)).await?;
     let mut exceptions = exception_rows(&charges.exceptions, &reference, period, |account| {
         account.is_none_or(is_affected)
     });
@@ -200,7 +204,7 @@ pub(super) async fn plan_account(
     let held = Held::read(snapshot, period).await?;
     let Some(account) = account_of(&reference, &held, id)? else {
         // The book does not have it any more: nothing is due.
-        let lines = held.adjust(Vec::new(), snapshot, period, |of| of == id);
+        let lines = held.adjust(Vec::new(), snapshot, period, |of| of == id).await?;
         return Ok(Reconciled { lines, ..Reconciled::default() });
     };
     let months = reference.months(period);
@@ -210,7 +214,7 @@ pub(super) async fn plan_account(
     let mut used = usage_of(&evidence, &reference, (&months, period), None, &mut |_| {}).await?;
     used.keys.retain(|key, _| key.account == account);
     let charges = charges(&reference, &months, used.keys, used.exceptions)?;
-    let lines = held.adjust(charges.targets, snapshot, period, |of| of == id);
+    let lines = held.adjust(charges.targets, snapshot, period, |of| of == id).await?;
     let exceptions =
         exception_rows(&charges.exceptions, &reference, period, |of| of == Some(account));
     Ok(Reconciled { lines, exceptions, posted_as: None })
@@ -240,7 +244,7 @@ pub(super) async fn plan_anew(
     if let Some(id) = account {
         account_of(&reference, &held, id)?;
     }
-    Ok(held.adjust(charges.targets, snapshot, period, |of| account.is_none_or(|id| of == id)))
+    held.adjust(charges.targets, snapshot, period, |of| account.is_none_or(|id| of == id)).await
 }
 
 async fn groups_now(snapshot: &Snapshot, cache_dir: &Path) -> Result<Groups> {

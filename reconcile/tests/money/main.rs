@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod changed;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,11 +26,11 @@ HSEC,DNA HSEC,export-controlled,perpetual,false,HSECK9
 HSEC4,ISR HSEC,export-controlled,perpetual,false,HSECK9
 ";
 
-/// A book from the text of its files; the catalogue is always the same.
+/// A book from the text of its files; the catalogue is always the same where none is given.
 fn book(files: &[(&str, &str)]) -> Book {
     let mut errors = Vec::new();
     let mut cells = BTreeMap::new();
-    for (name, text) in files.iter().chain([&("catalog", CATALOG)]) {
+    for (name, text) in [("catalog", CATALOG)].iter().chain(files) {
         let spec = TABLES.iter().find(|t| t.name == *name).unwrap();
         cells.insert((*name).to_owned(), parse_csv(spec, text.as_bytes(), &mut errors));
     }

@@ -1,0 +1,165 @@
+//! A book that is corrected after lines were posted: what is due moves, and every line is found and explained.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::Place;
+
+const RECONCILE: [&str; 4] = ["-q", "reconcile", "--format", "csv"];
+
+/// 2026-06-01T00:00:00Z.
+const JUNE: i64 = 1_780_272_000;
+const HOUR: i64 = 3_600;
+
+/// A report of one measurement of 8, which nobody can verify.
+fn report(serial: &str, utility: bool, (start, end): (i64, i64)) -> Value {
+    let payload = json!({
+        "version": "2.0",
+        "asset_identification": {
+            "report_id": 1,
+            "asset": {"name": "software"},
+            "instance": {"sudi": {"udi_pid": "P", "udi_serial_number": serial}},
+        },
+        "meta": {"entitlement_tag": "T", "utility_enabled": utility},
+        "measurements": [{"log_time": end, "metric_name": "ENTITLEMENT", "start_time": start, "end_time": end,
+            "sample_interval": 900, "num_samples": 4, "value": {"type": "COUNT", "value": "8"}}],
+    });
+    let signature = json!({"signing_type": "builtin", "key": "k", "value": "AAAA"});
+    json!({"payload": payload.to_string(), "signature": signature})
+}
+
+/// Takes in a report for an account that the collector names: no device is in the book.
+fn take(place: &Place, account: &str, report: &Value) {
+    std::fs::write(place.path("report.json"), report.to_string()).unwrap();
+    let account = ["--account", account, "--signature-policy", "accept"];
+    place.ok(0, &[&["-q", "ingest", "files", "report.json"], &account[..]].concat());
+}
+
+/// Imports a book in which T costs 1 (p) or 2 (q) for a licence-hour, and a commitment 1.
+fn import(place: &Place, rows: &[(&str, &str)]) {
+    let book = place.path("book");
+    std::fs::create_dir_all(&book).unwrap();
+    let fixed = [
+        (
+            "catalog",
+            "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\nT,T,unenforced,perpetual,true,\n",
+        ),
+        (
+            "prices",
+            "price_plan,entitlement_tag,charge,valid_from,measure,tier_mode,tier_up_to,unit_price,package_size,currency
+p,T,usage,2000-01-01,license-hours,flat,,1,,USD
+p,T,commit,2000-01-01,license-hours,flat,,1,,USD
+q,T,usage,2000-01-01,license-hours,flat,,2,,USD
+",
+        ),
+    ];
+    for (name, text) in fixed.iter().chain(rows) {
+        let header = match *name {
+            "accounts" => "smart_account,virtual_account,customer,currency,time_zone\n",
+            "purchases" => {
+                "purchase_id,smart_account,virtual_account,entitlement_tag,quantity,start,end,price_plan\n"
+            }
+            "subscriptions" => {
+                "subscription_id,smart_account,virtual_account,entitlement_tag,billing_model,committed_quantity,price_plan,start,end\n"
+            }
+            _ => "",
+        };
+        std::fs::write(book.join(format!("{name}.csv")), format!("{header}{text}")).unwrap();
+    }
+    place.ok(0, &["-q", "book", "import", "book"]);
+}
+
+/// Posts a month, and gives charge, kind, quantity and amount of each line.
+fn post(place: &Place, period: &str) -> Vec<String> {
+    place.ok(0, &[&RECONCILE[..], &["--period", period]].concat());
+    let newest = "SELECT charge, kind, quantity, amount FROM ledger WHERE ledger_version = \
+                  (SELECT max(ledger_version) FROM ledger) ORDER BY charge DESC, segment_start";
+    place.sql(newest)
+}
+
+/// Every line has an id of its own, by which it is explained.
+fn all_are_explained(place: &Place) {
+    let lines = place.sql("SELECT line_id, service_period FROM ledger");
+    let ids: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(ids.len(), lines.len(), "{lines:?}");
+    for line in &lines {
+        let (id, period) = line.split_once(',').unwrap();
+        let explained: Value =
+            serde_json::from_str(&place.ok(0, &["explain", id, "--format", "json"])).unwrap();
+        assert_eq!(explained["line"]["service_period"], period, "{explained}");
+    }
+    place.ok(0, &["-q", "verify"]);
+}
+
+/// June has 720 hours: 8 are used, 2 are committed to.
+#[test]
+fn a_commitment_that_was_none_is_explained_although_something_is_used() {
+    let place = Place::new();
+    let accounts = ("accounts", "sa,v,C,USD,UTC\n");
+    import(&place, &[accounts, ("subscriptions", "S1,sa,v,T,COMMITTED,2,p,2000-01-01,\n")]);
+    take(&place, "sa/v", &report("1", true, (JUNE, JUNE + 720 * HOUR)));
+    assert_eq!(
+        post(&place, "2026-06"),
+        ["usage,charge,4320.000000,4320.0000", "commit,charge,1440.000000,1440.0000"]
+    );
+    import(&place, &[accounts, ("subscriptions", "S1,sa,v,T,UNCOMMITTED,,p,2000-01-01,\n")]);
+    assert_eq!(
+        post(&place, "2026-06"),
+        ["usage,adjustment,1440.000000,1440.0000", "commit,adjustment,-1440.000000,-1440.0000"]
+    );
+    all_are_explained(&place);
+}
+
+/// The plan changes on 30 June at 20:00Z, which is June in UTC and July in Tokyo. 8 are used until 15 July, 1 is
+/// purchased: 4 hours of the new plan in June, 340 in July.
+#[test]
+fn a_segment_that_moves_to_another_month_gets_a_line_of_another_id() {
+    let place = Place::new();
+    let purchases =
+        "P1,sa,v,T,1,2000-01-01,2026-06-30T20:00:00Z,p\nP2,sa,v,T,1,2026-06-30T20:00:00Z,,q\n";
+    import(&place, &[("accounts", "sa,v,C,USD,UTC\n"), ("purchases", purchases)]);
+    take(&place, "sa/v", &report("1", false, (JUNE, JUNE + 44 * 24 * HOUR)));
+    // 716 × 7; 4 × 7 at 2.
+    assert_eq!(
+        post(&place, "2026-06"),
+        ["usage,charge,5012.000000,5012.0000", "usage,charge,28.000000,56.0000"]
+    );
+    // 336 × 7 at 2.
+    assert_eq!(post(&place, "2026-07"), ["usage,charge,2352.000000,4704.0000"]);
+    import(&place, &[("accounts", "sa,v,C,USD,Asia/Tokyo\n"), ("purchases", purchases)]);
+    // June ends, and starts, nine hours earlier: of its first nine nothing is known, and the last five are July's.
+    assert_eq!(
+        post(&place, "2026-06"),
+        [
+            "usage,charge,4977.000000,4977.0000",
+            "usage,adjustment,-5012.000000,-5012.0000",
+            "usage,adjustment,-28.000000,-56.0000"
+        ]
+    );
+    assert_eq!(
+        post(&place, "2026-07"),
+        [
+            "usage,charge,35.000000,35.0000",
+            "usage,charge,2380.000000,4760.0000",
+            "usage,adjustment,-2352.000000,-4704.0000"
+        ]
+    );
+    all_are_explained(&place);
+}
+
+/// A device that only headers name uses 8 in the first four hours of July in UTC, which are June's in New York.
+#[test]
+fn hours_that_a_zone_adds_to_a_month_are_read() {
+    let place = Place::new();
+    let purchases = ("purchases", "P1,sa,v,T,0,2000-01-01,,p\nP2,sa,w,T,0,2000-01-01,,p\n");
+    let others = "sa,w,C,USD,UTC\nsa,x,C,USD,UTC\nsa,y,C,USD,UTC\n";
+    import(&place, &[("accounts", &format!("sa,v,C,USD,UTC\n{others}")), purchases]);
+    let july = JUNE + 720 * HOUR;
+    take(&place, "sa/v", &report("1", false, (july, july + 4 * HOUR)));
+    take(&place, "sa/w", &report("2", false, (JUNE, JUNE + HOUR)));
+    assert_eq!(post(&place, "2026-06"), ["usage,charge,8.000000,8.0000"]);
+    import(&place, &[("accounts", &format!("sa,v,C,USD,America/New_York\n{others}")), purchases]);
+    assert_eq!(post(&place, "2026-06"), ["usage,charge,32.000000,32.0000"]);
+    all_are_explained(&place);
+}
