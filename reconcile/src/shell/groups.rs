@@ -42,10 +42,8 @@ pub async fn groups_of(
     let path = cache_dir.join("groups.json");
     let alone = engine::alone(book);
     let digest = digest_of(&alone);
-    let kept = std::fs::read(&path).ok();
-    let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
     let fits = |kept: &Kept| kept.rumledger == env!("CARGO_PKG_VERSION") && kept.alone == digest;
-    let kept = kept.filter(fits);
+    let kept = memo::read::<Kept>(&path).filter(fits);
     let since = match &kept {
         Some(kept) => journal.stood_at(&kept.journal).await?,
         None => None,

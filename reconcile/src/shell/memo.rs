@@ -13,7 +13,7 @@ use lake::{Lake, book_stands_at};
 use schemas::book::{AccountId, Book};
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
-use schemas::{journal, ledger as ledger_table};
+use schemas::{journal, ledger as ledger_table, merkle};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -141,8 +141,13 @@ pub fn load_bearing(cache_dir: &Path, period: Period, of: &Standing) -> Option<B
     })
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+/// What [`put`] put there, if every bit of it is as it was: what is read here decides what is posted.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let kept = std::fs::read_to_string(path).ok()?;
+    let (digest, json) = kept.split_once('\n')?;
+    (merkle::digest(json.as_bytes()).to_string() == digest)
+        .then(|| serde_json::from_str(json).ok())
+        .flatten()
 }
 
 /// Keeps what a run found. That it cannot be kept costs the next run its time, and nothing else.
@@ -204,10 +209,11 @@ impl StoredException {
     }
 }
 
-/// Puts a cache in its place, as JSON.
+/// Puts a cache in its place: a line with the digest of what follows it, as JSON.
 pub(super) fn put(path: &Path, kept: &impl Serialize) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(kept).map_err(std::io::Error::other)?;
-    lake::cache::put(path, &bytes)
+    let json = serde_json::to_string(kept).map_err(std::io::Error::other)?;
+    let digest = merkle::digest(json.as_bytes());
+    lake::cache::put(path, format!("{digest}\n{json}").as_bytes())
 }
 
 /// Every change of a zone's offset that can bear on a period: bare dates of the book may lie long
