@@ -335,7 +335,8 @@ impl Table {
     }
 
     /// The same, in the order of the least value that a column of statistics has in each; those of which none is known
-    /// come first. A file that took another's place is where that one was.
+    /// come first. A file that took another's place is where that one was; those of one value come as they were
+    /// written.
     ///
     /// # Errors
     /// If the store fails.
@@ -345,10 +346,12 @@ impl Table {
             Some(stats["minValues"][column].to_string())
         };
         let views = self.file_views().await?;
-        let mut files: Vec<(Option<String>, String)> =
-            views.iter().map(|file| (least(file), file.remove_action(true).path)).collect();
+        let mut files: Vec<(Option<String>, i64, String)> = views
+            .iter()
+            .map(|file| (least(file), file.modification_time(), file.remove_action(true).path))
+            .collect();
         files.sort();
-        Ok(files.into_iter().map(|(_, path)| path).collect())
+        Ok(files.into_iter().map(|(.., path)| path).collect())
     }
 
     fn partition_columns(&self) -> Result<Vec<String>> {

@@ -74,6 +74,32 @@ fn a_run_with_nothing_new_finds_what_a_full_one_finds() {
     assert_eq!(lines(&place.ok(0, &account)), 0);
 }
 
+/// A price may change without a reason while no line stands on it: a run that is under way must not post by it then.
+#[test]
+fn a_book_that_is_imported_under_a_run_counts_for_it() {
+    let place = Place::with_fleet(&["--reports", "300", "--devices", "20"]);
+    place.ok(3, &["-q", "ingest", "files", "fleet/reports"]);
+    let prices = place.path("fleet/book/prices.csv");
+    let dearer = std::fs::read_to_string(&prices).unwrap().replace("42.000000", "43.000000");
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let clock = || {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            std::fs::write(&prices, &dearer).unwrap();
+            place.ok(0, &["-q", "book", "import", "fleet/book"]);
+        }
+        1_793_491_200
+    };
+    let lake = Lake::open(place.path("lake").to_str().unwrap()).unwrap();
+    let cache = place.path("lake/_cache");
+    let period = "2026-10".parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let run = reconcile::shell::run::reconcile(&lake, &cache, period, None, false, &clock);
+    let posted = runtime.block_on(run).unwrap().lines;
+    assert!(!posted.is_empty() && asked.into_inner() == 2);
+    assert_eq!(lines(&place.ok(0, RECONCILE)), 0, "posted by the new prices");
+    assert_eq!(place.sql("SELECT DISTINCT book_version FROM ledger"), ["2"]);
+}
+
 /// A digit of a serial number that is another one in a cache must not move a device out of its group.
 #[test]
 fn a_changed_digit_of_a_cache_is_not_believed() {

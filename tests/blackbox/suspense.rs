@@ -146,34 +146,75 @@ fn what_is_written_off_stays_and_says_by_whom_and_why() {
     place.ok(0, &["-q", "verify"]);
 }
 
-/// Two reports of one id wait. The one that came first is the one that counts, and both are counted as judged,
-/// whatever they wait for then.
+/// A report of one measurement, which nobody can verify.
+fn report(value: usize) -> String {
+    format!(
+        r#"{{"payload":{{"version":"2.0","asset_identification":{{"instance":{{"sudi":{{"udi_pid":"A","udi_serial_number":"1"}}}},"report_id":1}},"meta":{{"entitlement_tag":"T"}},"measurements":[{{"metric_name":"ENTITLEMENT","start_time":1782856800,"end_time":1782860400,"value":{{"type":"COUNT","value":"{value}"}}}}]}},"signature":{{"signing_type":"builtin","key":"x","value":"AAAA"}}}}"#
+    )
+}
+
+/// Reports of one id wait. The one that came first is the one that counts, and all are counted as judged,
+/// whatever they wait for then. Several may come in one second.
 #[test]
 fn what_came_first_is_judged_first() {
-    let place = Place::new();
-    let report = |value: u32| {
-        format!(
-            r#"{{"payload":{{"version":"2.0","asset_identification":{{"instance":{{"sudi":{{"udi_pid":"A","udi_serial_number":"1"}}}},"report_id":1}},"meta":{{"entitlement_tag":"T"}},"measurements":[{{"metric_name":"ENTITLEMENT","start_time":1782856800,"end_time":1782860400,"value":{{"type":"COUNT","value":"{value}"}}}}]}},"signature":{{"signing_type":"builtin","key":"x","value":"AAAA"}}}}"#
-        )
-    };
-    let at = |args: &[&str], hour: u32, policy: &str| {
-        let mut command = place.command(args);
-        command.env("RUMLEDGER_NOW", format!("2026-11-10T{hour:02}:00:00Z"));
-        crate::support::ran(command.env("RUMLEDGER_SIGNATURE_POLICY", policy).output().unwrap())
-    };
-    for value in 1..=3 {
-        std::fs::write(place.path("r.json"), report(value)).unwrap();
-        assert_eq!(at(&["ingest", "files", "r.json"], value, "suspend").status, 3);
+    for hours in [[1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1]] {
+        let place = Place::new();
+        let at = |args: &[&str], hour: u32, policy: &str| {
+            let mut command = place.command(args);
+            command.env("RUMLEDGER_NOW", format!("2026-11-10T{hour:02}:00:00Z"));
+            crate::support::ran(command.env("RUMLEDGER_SIGNATURE_POLICY", policy).output().unwrap())
+        };
+        for (value, hour) in hours.into_iter().enumerate() {
+            std::fs::write(place.path("r.json"), report(value)).unwrap();
+            assert_eq!(at(&["ingest", "files", "r.json"], hour, "suspend").status, 3);
+        }
+        let retry = ["suspense", "retry", "--reason", "signature-unverifiable", "--format", "csv"];
+        let retried = at(&retry, 12, "accept");
+        assert_eq!(retried.status, 3, "{}", retried.stderr);
+        assert_eq!(
+            retried.stdout,
+            "retried,reports\njudged again,6\naccepted,1\nduplicate,0\nstill suspended,5\n"
+        );
+        assert_eq!(
+            place.sql(
+                "SELECT disposition, reason, measurements[1]['value'] FROM journal ORDER BY 1, 2, 3"
+            ),
+            [
+                "accepted,,0",
+                "suspended,content-conflict,1",
+                "suspended,content-conflict,2",
+                "suspended,content-conflict,3",
+                "suspended,content-conflict,4",
+                "suspended,content-conflict,5"
+            ]
+        );
     }
-    let retry = ["suspense", "retry", "--reason", "signature-unverifiable", "--format", "csv"];
-    let retried = at(&retry, 12, "accept");
-    assert_eq!(retried.status, 3, "{}", retried.stderr);
-    assert_eq!(
-        retried.stdout,
-        "retried,reports\njudged again,3\naccepted,1\nduplicate,0\nstill suspended,2\n"
-    );
-    assert_eq!(
-        place.sql("SELECT disposition, reason FROM journal ORDER BY received_at"),
-        ["accepted,", "suspended,content-conflict", "suspended,content-conflict"]
-    );
+}
+
+/// A limit that is raised lets in what was over it.
+#[test]
+fn what_was_too_large_is_taken_up_under_a_larger_limit() {
+    let place = Place::new();
+    let under = |args: &[&str], limited: bool| {
+        let mut command = place.command(args);
+        if limited {
+            command.env("RUMLEDGER_REPORT_BYTES_MAX", "300");
+        }
+        crate::support::ran(command.output().unwrap())
+    };
+    std::fs::write(place.path("r.json"), report(1)).unwrap();
+    // What is no report at all stays what it is.
+    std::fs::write(place.path("s.json"), format!("[{}", "1,".repeat(300))).unwrap();
+    assert_eq!(under(&["ingest", "files", "r.json", "s.json"], true).status, 3);
+    let accepted = |limited: bool| {
+        let ran = under(&["suspense", "retry", "--format", "csv"], limited);
+        assert!([0, 3].contains(&ran.status), "{}", ran.stderr);
+        counts(&ran.stdout)["accepted"]
+    };
+    let reasons = || place.sql("SELECT disposition, reason FROM journal ORDER BY source");
+    let before = reasons();
+    assert_eq!(before[0], "suspended,too-large");
+    assert_eq!((accepted(true), reasons()), (0, before.clone()));
+    assert_eq!(accepted(false), 1);
+    assert_eq!(reasons(), ["accepted,", &*before[1]]);
 }

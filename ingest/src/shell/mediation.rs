@@ -525,8 +525,15 @@ fn refused_by_carrier(
     received_at: EpochSeconds,
     judging: &Judging,
 ) -> bool {
-    matches!(reason, Reason::Malformed | Reason::TooLarge | Reason::TooDeep)
-        && decode(raw, &judging.limits.report, received_at).err().map(|e| e.reason) != Some(reason)
+    let found = || decode(raw, &judging.limits.report, received_at).err().map(|e| e.reason);
+    match reason {
+        Reason::Malformed => found() != Some(Reason::Malformed),
+        // Of a report that is whole, limits that are others by now may find nothing, or something behind it.
+        Reason::TooLarge | Reason::TooDeep => {
+            matches!(found(), Some(Reason::Malformed | Reason::MissingField))
+        }
+        _ => false,
+    }
 }
 
 fn seconds(micros: i64) -> EpochSeconds {

@@ -181,6 +181,8 @@ fn bundles_are_read_whole_or_not_at_all() {
     let va = gzip(&tar(&[("dev_1.txt", &a), ("dev_2.txt", &b)]));
     let sa = gzip(&tar(&[("manifest.mf", b"wrong names"), ("UD_VA_1.tar.gz", &va)]));
     let good = vec!["verified", "verified"];
+    let whole = tar(&[("x", &a), ("y", &b)]);
+    let between_members = whole[..512 + a.len().next_multiple_of(512)].to_vec();
     let mut table: Vec<(&str, Vec<&str>, Vec<u8>)> = vec![
         ("bundle", good.clone(), sa.clone()),
         ("its inner archive alone", good.clone(), va.clone()),
@@ -207,6 +209,9 @@ fn bundles_are_read_whole_or_not_at_all() {
             damaged
         }),
         ("a cut tar, packed whole", vec!["malformed"], gzip(&tar(&[("x", &a), ("y", &b)])[..700])),
+        ("a tar cut between its members", vec!["malformed"], between_members.clone()),
+        ("the same, packed whole", vec!["malformed"], gzip(&between_members)),
+        ("the same, in a whole one", vec!["malformed"], tar(&[("x.tar", &between_members)])),
         ("a wrong checksum of what was packed", vec!["malformed"], with_wrong_checksum(gzip(&a))),
         (
             "the same of an archive",

@@ -296,6 +296,11 @@ pub async fn reconcile(
         };
         chain(&snapshot, &mut reconciled.lines, &run).await?;
         let rows = ledger::line_rows(&reconciled.lines)?;
+        // An import that saw no line at a price may have changed it since.
+        if lake::book_stands_at(lake).await? != snapshot.book.stands_at {
+            tracing::info!("the book changed meanwhile; the run starts anew");
+            continue;
+        }
         if let Some(mut table) = snapshot.ledger.clone()
             && let Appended::Committed(version) = table.append_once(&[rows]).await?
         {

@@ -115,10 +115,13 @@ fn inspect_members(
         io::copy(&mut unpacked, &mut io::sink())?;
         return Ok(());
     }
-    let mut archive = archive_of(&mut unpacked);
+    let mut archive = archive_of(Tally { inner: &mut unpacked, read: 0 });
+    let mut members_end = 0;
     for entry in archive.entries()?.raw(true) {
         let entry = entry?;
         budget.spend(&budget.members, 1, "the archive has too many members")?;
+        let blocks = entry.header().entry_size()?.div_ceil(BLOCK);
+        members_end = entry.raw_file_position().saturating_add(blocks.saturating_mul(BLOCK));
         if !is_file(&entry) || is_manifest(&entry) {
             continue;
         }
@@ -134,8 +137,30 @@ fn inspect_members(
         }
     }
     // Behind the end of the tar stand the last blocks and the checksum of the gzip stream.
-    io::copy(&mut unpacked, &mut io::sink())?;
+    let mut read_to_end = archive.into_inner();
+    io::copy(&mut read_to_end, &mut io::sink())?;
+    // One that is cut between two members has no block of zeros behind the last of them.
+    if read_to_end.read < members_end.saturating_add(BLOCK) {
+        return Err(io::Error::other("it has no end"));
+    }
     Ok(())
+}
+
+/// The unit of a tar, in bytes.
+const BLOCK: u64 = 512;
+
+/// Counts what is read.
+struct Tally<R> {
+    inner: R,
+    read: u64,
+}
+
+impl<R: Read> Read for Tally<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(out)?;
+        self.read += n as u64;
+        Ok(n)
+    }
 }
 
 /// An archive that may be several, one behind the other (`cat a.tar.gz b.tar.gz`): the blocks of zeros
