@@ -36,6 +36,9 @@ impl Algorithm {
     }
 }
 
+/// The object identifier rsaEncryption (RFC 8017, A.1), in DER.
+const RSA_ENCRYPTION: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+
 /// Parses a public key (SPKI DER in base64) of a trust code.
 ///
 /// # Errors
@@ -57,10 +60,10 @@ pub fn parse_spki(algorithm: Algorithm, der: &[u8]) -> Result<ParsedPublicKey, S
     // A bare point or a PKCS#1 key would be taken by the parser too; the contract says SPKI, which
     // is a DER sequence that starts with the algorithm's own sequence.
     let misfit = || format!("the key is no {} public key in SPKI DER", algorithm.as_str());
-    if !is_spki(der) {
-        return Err(misfit());
-    }
+    let oid = algorithm_of(der).ok_or_else(misfit)?;
     match algorithm {
+        // The parser takes a key for RSASSA-PSS too, which verifies nothing of this algorithm.
+        Algorithm::Rs256 if !oid.starts_with(RSA_ENCRYPTION) => Err(misfit()),
         Algorithm::Rs256 => {
             let bits = PublicEncryptingKey::from_der(der).map_err(|_| misfit())?.key_size_bits();
             if !(2048..=4096).contains(&bits) {
@@ -75,20 +78,38 @@ pub fn parse_spki(algorithm: Algorithm, der: &[u8]) -> Result<ParsedPublicKey, S
     }
 }
 
-/// True if the bytes begin as SEQUENCE { SEQUENCE { OBJECT IDENTIFIER … (RFC 5280, 4.1).
-fn is_spki(der: &[u8]) -> bool {
-    fn sequence_body(der: &[u8]) -> Option<&[u8]> {
-        let (&tag, rest) = der.split_first()?;
-        let (&length, rest) = rest.split_first()?;
-        let skip = if length & 0x80 == 0 { 0 } else { usize::from(length & 0x7f) };
-        (tag == 0x30).then(|| rest.get(skip..)).flatten()
+/// The algorithm of SEQUENCE { SEQUENCE { OBJECT IDENTIFIER … } … } (RFC 5280, 4.1), and nothing behind it: an
+/// object identifier, and what else the inner sequence holds.
+fn algorithm_of(spki: &[u8]) -> Option<&[u8]> {
+    let (spki, behind) = sequence(spki)?;
+    let (algorithm, _) = sequence(spki)?;
+    (behind.is_empty() && algorithm.first() == Some(&0x06)).then_some(algorithm)
+}
+
+/// What a DER sequence holds, and what stands behind it.
+fn sequence(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, rest) = der.strip_prefix(&[0x30])?.split_first()?;
+    if length < 0x80 {
+        return rest.split_at_checked(usize::from(length));
     }
-    sequence_body(der).and_then(sequence_body).is_some_and(|body| body.first() == Some(&0x06))
+    // Lengths of a key take two bytes at most.
+    let (length, rest) = match length {
+        0x81 => rest.split_first().map(|(&length, rest)| (usize::from(length), rest)),
+        0x82 => rest
+            .split_first_chunk()
+            .map(|(&length, rest)| (usize::from(u16::from_be_bytes(length)), rest)),
+        _ => None,
+    }?;
+    rest.split_at_checked(length)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RSA: &str = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAlQwY8sXvZBm9rpWyDBrIxBj0clUmCbQcVT+MUQJOdZcfMuPvRWbbddK05qdAa1yZFyMFl/ap7lRQhY7hhg/J/DuEUXGNUXD850AdDVVfB7G7NCLgneDR3UuVog/bTcejOzZw8ShU+qybz1XSwcCfc2jVfrRs1vU/8qGuU7fUw1lSl/Pl0SGTXcmeuPm0yiQW1A+kHVvh6A4d/eBHzq4pwB6ZF0rEcGoN7befma9jC6dHIFSW7w7FqhQBFFhSp/QPJetlRU/KAygtbu76yvc766CF7VrcRzsc3ZQ4F1J+UbqDsQBh9Or94UHBG4M2begwXcTpFYoHLexCLsYrgmyF2wIDAQAB";
+    /// The same numbers, for RSASSA-PSS alone.
+    const RSA_PSS: &str = "MIIBIDALBgkqhkiG9w0BAQoDggEPADCCAQoCggEBAJUMGPLF72QZva6VsgwayMQY9HJVJgm0HFU/jFECTnWXHzLj70Vm23XStOanQGtcmRcjBZf2qe5UUIWO4YYPyfw7hFFxjVFw/OdAHQ1VXwexuzQi4J3g0d1LlaIP203Hozs2cPEoVPqsm89V0sHAn3No1X60bNb1P/KhrlO31MNZUpfz5dEhk13Jnrj5tMokFtQPpB1b4egOHf3gR86uKcAemRdKxHBqDe23n5mvYwunRyBUlu8OxaoUARRYUqf0DyXrZUVPygMoLW7u+sr3O+ughe1a3Ec7HN2UOBdSflG6g7EAYfTq/eFBwRuDNm3oMF3E6RWKBy3sQi7GK4JshdsCAwEAAQ==";
 
     #[test]
     fn keys_that_do_not_fit_are_refused() {
@@ -100,6 +121,24 @@ mod tests {
             (Algorithm::EdDsa, "xIN+DsEGQJChGWhRvF+Qh6jqFvp/2nQ5dZ/saUDlc0E=", false),
             (Algorithm::EdDsa, "not base64!", false),
             (Algorithm::EdDsa, "", false),
+            // One byte more.
+            (
+                Algorithm::EdDsa,
+                "MCowBQYDK2VwAyEAxIN+DsEGQJChGWhRvF+Qh6jqFvp/2nQ5dZ/saUDlc0EA",
+                false,
+            ),
+            (
+                Algorithm::Es256,
+                "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEUVkLelFRQNLXhMhWCGaP3++Mgv0fW+UkIVVKDcPQM+3gwX2okEpyfYrhvza/inkmDQEvANTYCIjR0LtE/aFtpA==",
+                true,
+            ),
+            (
+                Algorithm::Es256,
+                "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEUVkLelFRQNLXhMhWCGaP3++Mgv0fW+UkIVVKDcPQM+3gwX2okEpyfYrhvza/inkmDQEvANTYCIjR0LtE/aFtpAA=",
+                false,
+            ),
+            (Algorithm::Rs256, RSA, true),
+            (Algorithm::Rs256, RSA_PSS, false),
         ] {
             assert_eq!(parse_public_key(algorithm, key).is_ok(), fits, "{algorithm:?} {key}");
         }

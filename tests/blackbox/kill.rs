@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::Place;
+use crate::support::{Place, ran};
 
 const KILLS: u32 = 50;
 const ACCEPTED: &str = "SELECT udi_pid, udi_serial, report_id, payload_sha256, signature, entitlement_tag \
@@ -70,4 +70,27 @@ fn killed_at_any_moment_an_ingest_loses_and_doubles_nothing() {
         rows(lake, RECEIVED)
     };
     assert!(good("killed") == good("whole"), "every report received has its row");
+}
+
+/// Whatever a write meets, it ends with a status and a message of ours.
+#[test]
+fn a_write_that_the_system_refuses_is_said_and_nothing_else() {
+    let place = Place::with_fleet(&["--reports", "300", "--devices", "20"]);
+    let run = |limit: &str, args: &str| {
+        let binary = env!("CARGO_BIN_EXE_rumledger");
+        let script = format!("ulimit {limit}; exec {binary} -q {args}");
+        let mut shell = std::process::Command::new("sh");
+        shell.current_dir(place.path("")).args(["-c", &script]);
+        ran(shell.env("RUMLEDGER_NOW", "2026-11-10T00:00:00Z").output().unwrap())
+    };
+    // Blocks of 512 bytes.
+    let refused = run("-f 8", "ingest files fleet/reports");
+    assert_eq!(refused.status, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("File too large"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("panicked"), "{}", refused.stderr);
+    let done = run("-f unlimited", "ingest files fleet/reports --format json");
+    let said: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert!(said["accepted"].as_u64().unwrap() > 200, "{said}");
+    let journal = place.sql("SELECT count(*) FROM journal");
+    assert_eq!(journal, [said["received"].to_string()], "what was refused is in no table");
 }

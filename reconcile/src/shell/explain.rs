@@ -8,7 +8,7 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::{col, lit};
-use lake::{Lake, StoredBook, load_book_kept};
+use lake::{Lake, StoredBook, Table, load_book_kept};
 use schemas::book::{Account, Price, Span};
 use schemas::journal;
 use schemas::ledger::{Charge, ChargeKey, Line, Measure};
@@ -100,14 +100,13 @@ pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Exp
     let kept = cache_dir.to_owned();
     let book = tokio::spawn(async move { load_book_kept(&of_book, &kept).await });
     let newest = tokio::spawn(async move { of_journal.table(journal::TABLE).await });
-    let table = lake.table(schemas::ledger::TABLE).await?.ok_or_else(no_line)?;
-    let line = ledger::line(&table, line_id).await?;
-    let earlier = ledger::earlier_lines(&table, &line).await?;
-    let posting =
-        line.posting.clone().ok_or_else(|| ReconcileError::NoLine(line.line_id.clone()))?;
+    let found = find(lake, line_id).await;
+    // Both are waited for in any case: the process may end at once where there is no line.
+    let (newest, book) = (newest.await?, book.await?);
+    let (table, line, earlier) = found?.ok_or_else(no_line)?;
+    let posting = line.posting.clone().ok_or_else(no_line)?;
     let run = Run::of(&posting);
-    let newest = newest.await??;
-    let mut book = book.await??;
+    let (newest, mut book) = (newest?, book?);
     if book.version != run.versions.book {
         book = Snapshot::book_of_run(lake, &run).await?;
     }
@@ -129,6 +128,14 @@ pub async fn explain(lake: &Lake, cache_dir: &Path, line_id: &str) -> Result<Exp
     let then = Snapshot::for_run(&table, &run, book, journal);
     let explained = explain_by(&then, cache_dir, line, earlier).await?;
     if explained.holds() { Ok(explained) } else { Err(ReconcileError::Differs(line_id.to_owned())) }
+}
+
+/// A line, with those of its key before it; `None` if there is no ledger.
+async fn find(lake: &Lake, line_id: &str) -> Result<Option<(Table, Line, Vec<Line>)>> {
+    let Some(table) = lake.table(schemas::ledger::TABLE).await? else { return Ok(None) };
+    let line = ledger::line(&table, line_id).await?;
+    let earlier = ledger::earlier_lines(&table, &line).await?;
+    Ok(Some((table, line, earlier)))
 }
 
 /// Explains a line from a snapshot.

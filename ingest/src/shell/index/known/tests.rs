@@ -195,7 +195,7 @@ fn what_could_not_be_written_is_written_later() {
     put(&mut known, 49..51);
     known.end_write(true).unwrap_err();
     let holds_all = |known: &Known| {
-        (0..51).all(|number| get(&known, &key(number)).unwrap() == Some(held(number)))
+        (0..51).all(|number| get(known, &key(number)).unwrap() == Some(held(number)))
     };
     assert!(holds_all(&known));
     known.settle("51".to_owned()).unwrap();
