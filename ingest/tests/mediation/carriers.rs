@@ -3,6 +3,8 @@
 use std::io::Write as _;
 
 use ingest::core::carrier::{CarrierLimits, Item};
+use ingest::core::decode::decode;
+use schemas::disposition::Reason;
 
 use crate::desk::*;
 
@@ -265,4 +267,46 @@ fn an_archive_over_a_limit_is_one_too_large() {
     // A bomb: 300 MB of nothing in 300 KB, far beyond any honest ratio.
     let bomb = gzip(&tar(&[("x", &vec![b'\n'; 300 << 20])]));
     assert_eq!(Mediation::new().take(&bomb), ["too-large"]);
+}
+
+/// A report over the limit is kept whole; one that is over what may be kept says how much is.
+#[test]
+fn what_is_kept_of_a_large_report_is_said() {
+    let m = Mediation::new();
+    for (bytes, kept_max) in [(3 << 20, None), (20 << 20, Some(8 << 20))] {
+        let text = m.envelope(&payload(1)).to_string();
+        let report = format!("{{\"x\":\"{}\",{}", "y".repeat(bytes - text.len()), &text[1..]);
+        let deep = report.replacen(
+            "yy",
+            &format!("\",\"z\":{}{},\"x\":\"", "[".repeat(70), "]".repeat(70)),
+            1,
+        );
+        for (reason, report) in [(Reason::TooLarge, &report), (Reason::TooDeep, &deep)] {
+            for (carrier, input) in [
+                ("one", report.clone()),
+                ("list", format!("{{\"usage\":[{report},{text}]}}")),
+                ("XML", format!("<RUMReport><![CDATA[{report}]]></RUMReport>")),
+            ] {
+                let read = items(input.as_bytes(), &m.limits);
+                let Some(Item::Report(raw)) = read.first() else { panic!("{carrier}: {read:?}") };
+                let kept: &[u8] = &raw.text;
+                assert_eq!(kept.len(), kept_max.unwrap_or(report.len()), "{carrier} {reason}");
+                assert!(report.as_bytes().starts_with(kept), "{carrier} {reason}");
+                let (found, detail) = raw.refused.clone().unwrap_or_else(|| {
+                    let refused = decode(kept, &m.limits.report, NOW).unwrap_err();
+                    (refused.reason, refused.detail)
+                });
+                assert_eq!(found, reason, "{carrier} {detail}");
+                let says = detail.ends_with("; the first 8388608 bytes are kept");
+                assert_eq!(says, kept_max.is_some(), "{carrier} {detail}");
+                if let (Reason::TooLarge, None) = (reason, kept_max) {
+                    assert!(
+                        detail.contains(&format!("has {} bytes", report.len())),
+                        "{carrier} {detail}"
+                    );
+                }
+                assert_eq!(read.len(), if carrier == "list" { 2 } else { 1 });
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use schemas::disposition::Reason;
 
 use super::window::Window;
-use super::{CarrierError, CarrierLimits, Output};
+use super::{CarrierError, CarrierLimits, Output, refused_in_part};
 use crate::core::decode::{ReportLimits, refusal};
 use crate::core::json::{Fault, FaultKind, Kind, Reader};
 
@@ -27,7 +27,15 @@ pub(super) fn read<R: Read>(
         Ok((Top::Other, _)) => out.ignored("a JSON document without a report", Vec::new()),
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
-        Err(Stop::Full) => out.report(window.data().trim_ascii_start(), None, Vec::new()),
+        Err(Stop::Full) => {
+            let kept_max = limits.evidence_bytes_max();
+            window.fill_to(kept_max + 1).map_err(|e| out.failed(e))?;
+            let data = window.data();
+            let kept = data[..data.len().min(kept_max)].trim_ascii_start();
+            let is_cut = data.len() > kept_max;
+            let refused = is_cut.then(|| refused_in_part(kept, limits)).flatten();
+            out.report(kept, refused, Vec::new())
+        }
         Err(stop) => refuse(stop, window, limits, out),
     }
 }
@@ -239,14 +247,17 @@ fn pass_element<R: Read>(
 ) -> Result<bool, CarrierError> {
     let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace() || **b == b',').count();
     window.pass(blank);
-    let kept_max = limits.report.report_bytes_max + 1;
+    let kept_max = limits.evidence_bytes_max();
     let mut kept: Vec<u8> = Vec::new();
+    let mut is_cut = false;
     let mut brackets = Brackets::default();
     loop {
         let data = window.data();
         let end = brackets.end(data);
         let taken = end.unwrap_or(data.len());
-        kept.extend_from_slice(&data[..taken.min(kept_max.saturating_sub(kept.len()))]);
+        let wanted = taken.min(kept_max - kept.len());
+        kept.extend_from_slice(&data[..wanted]);
+        is_cut |= wanted < taken;
         window.pass(taken);
         if end.is_some() {
             break;
@@ -256,7 +267,8 @@ fn pass_element<R: Read>(
         }
     }
     let complete = brackets.closed;
-    out.report(&kept, None, Vec::new())?;
+    let refused = is_cut.then(|| refused_in_part(&kept, limits)).flatten();
+    out.report(&kept, refused, Vec::new())?;
     Ok(complete)
 }
 

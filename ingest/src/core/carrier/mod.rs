@@ -17,9 +17,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use schemas::disposition::Reason;
+use schemas::period::EpochSeconds;
 
 use self::window::Window;
-use super::decode::ReportLimits;
+use super::decode::{ReportLimits, decode};
 use super::report::{Position, RawReport};
 
 pub use super::block::{Block, Found};
@@ -210,6 +211,18 @@ struct Output<'s, 'n> {
     source: Arc<str>,
     sink: &'s mut dyn Sink,
     next_offset: u64,
+}
+
+/// Why a report is refused of which only the beginning is kept, since it is too large: by the fault that decoding finds
+/// first, and saying so.
+fn refused_in_part(kept: &[u8], limits: &CarrierLimits) -> Option<(Reason, String)> {
+    let fault = decode(kept, &limits.report, EpochSeconds::MAX).err()?;
+    let (kept, most) = (kept.len(), limits.report.report_bytes_max);
+    let what = match fault.reason {
+        Reason::TooLarge => format!("the report has more than {kept} bytes, allowed are {most}"),
+        _ => fault.detail,
+    };
+    Some((fault.reason, format!("{what}; the first {kept} bytes are kept")))
 }
 
 impl<'s, 'n> Output<'s, 'n> {

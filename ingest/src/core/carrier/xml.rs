@@ -10,7 +10,7 @@ use quick_xml::reader::Reader;
 use schemas::disposition::Reason;
 
 use super::window::Window;
-use super::{CarrierError, CarrierLimits, Output};
+use super::{CarrierError, CarrierLimits, Output, refused_in_part};
 
 const ROOT: &str = "smartLicense";
 const REPORT: &str = "RUMReport";
@@ -257,7 +257,7 @@ impl Pending {
         let content = text[start + content + 1..].trim_start();
         let content = content.strip_prefix(CDATA).unwrap_or(content).trim_start();
         let kept = &content.as_bytes()[..content.len().min(limits.evidence_bytes_max())];
-        self.report(kept, None, place, out)?;
+        self.report(kept, refused_in_part(kept, limits), place, out)?;
         pass_to_report_end(window, out)
     }
 }
