@@ -7,7 +7,7 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use deltalake::kernel::transaction::CommitProperties;
+use deltalake::kernel::transaction::{CommitProperties, TransactionError};
 use deltalake::operations::optimize::{Metrics, OptimizeType};
 use deltalake::{DeltaTable, DeltaTableError, FilterOp, FilterValue};
 
@@ -16,6 +16,13 @@ use crate::{LakeError, Result, Table};
 
 /// Memory for sorting rows; what does not fit goes to temporary files.
 const CLUSTER_BYTES: usize = 1 << 30;
+
+/// How often a merge is tried that others exchange files under.
+const MERGES_MAX: u32 = 8;
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    matches!(error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) })
+}
 
 /// What compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,19 +44,20 @@ impl Table {
     /// older versions keep their files, writers go on: what they append meanwhile is not touched.
     ///
     /// # Errors
-    /// If the store fails, or another upkeep merged the same files at the same moment.
+    /// If the store fails, or others exchanged its files each time that it was tried.
     pub async fn optimize(&mut self, target_bytes: NonZeroU64) -> Result<Optimized> {
-        let (delta, metrics) = self
-            .delta
-            .clone()
-            .optimize()
-            .with_target_size(target_bytes)
-            // One at a time: a merge holds what it writes in memory.
-            .with_max_concurrent_tasks(1)
-            .with_writer_properties(writer_properties(self.row_group_rows()))
-            .with_commit_properties(CommitProperties::default().with_max_retries(50))
-            .await
-            .map_err(self.failed("optimize"))?;
+        let properties = writer_properties(self.row_group_rows());
+        let merge = async |delta: DeltaTable| {
+            delta
+                .optimize()
+                .with_target_size(target_bytes)
+                // One at a time: a merge holds what it writes in memory.
+                .with_max_concurrent_tasks(1)
+                .with_writer_properties(properties.clone())
+                .with_commit_properties(CommitProperties::default().with_max_retries(50))
+                .await
+        };
+        let (delta, metrics) = self.settled("optimize", merge).await?;
         self.merged(delta, &metrics).await
     }
 
@@ -73,20 +81,37 @@ impl Table {
         let config = SessionConfig::new().with_target_partitions(1);
         let session = SessionContext::new_with_config_rt(config, runtime);
         let filters = [(partition, FilterOp::Eq, FilterValue::Scalar(value))];
-        let (delta, metrics) = self
-            .delta
-            .clone()
-            .optimize()
-            .with_type(OptimizeType::ZOrder(vec![column.to_owned()]))
-            .with_filters(&filters)
-            .with_target_size(target_bytes)
-            .with_max_concurrent_tasks(1)
-            .with_session_state(Arc::new(session.state()))
-            .with_writer_properties(writer_properties(self.row_group_rows()))
-            .with_commit_properties(CommitProperties::default().with_max_retries(50))
-            .await
-            .map_err(self.failed("cluster"))?;
+        let properties = writer_properties(self.row_group_rows());
+        let merge = async |delta: DeltaTable| {
+            delta
+                .optimize()
+                .with_type(OptimizeType::ZOrder(vec![column.to_owned()]))
+                .with_filters(&filters)
+                .with_target_size(target_bytes)
+                .with_max_concurrent_tasks(1)
+                .with_session_state(Arc::new(session.state()))
+                .with_writer_properties(properties.clone())
+                .with_commit_properties(CommitProperties::default().with_max_retries(50))
+                .await
+        };
+        let (delta, metrics) = self.settled("cluster", merge).await?;
         self.merged(delta, &metrics).await
+    }
+
+    /// A merge; where an act on a suspended report, or another upkeep, exchanged one of its files meanwhile, it is made
+    /// anew.
+    async fn settled(
+        &mut self,
+        what: &'static str,
+        merge: impl AsyncFn(DeltaTable) -> Result<(DeltaTable, Metrics), DeltaTableError>,
+    ) -> Result<(DeltaTable, Metrics)> {
+        for _ in 1..MERGES_MAX {
+            match merge(self.delta.clone()).await {
+                Err(error) if is_conflict(&error) => self.refresh().await?,
+                done => return done.map_err(self.failed(what)),
+            }
+        }
+        merge(self.delta.clone()).await.map_err(self.failed(what))
     }
 
     /// Ends a merge: digests for what it wrote, and a checkpoint.

@@ -100,3 +100,35 @@ async fn a_word_is_of_one_commit() {
         assert_eq!(writer.stood_at(word).await.unwrap(), expected);
     }
 }
+
+/// A merge under which another writer exchanged a file is made anew, with what took its place.
+#[tokio::test]
+async fn a_merge_goes_on_when_a_file_was_exchanged_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+    let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::Int64, true)]));
+    let layout = Layout { schema: schema.clone(), partition_columns: &[], statistics: &["number"] };
+    let mut writer = lake.ensure("t", &layout).await.unwrap();
+    for n in 1..=3 {
+        number(&mut writer, n).await;
+    }
+    let mut upkeep = lake.table("t").await.unwrap().unwrap();
+    let first = writer.files_by("number").await.unwrap().remove(0);
+    let other = Arc::new(Int64Array::from(vec![10]));
+    let other = RecordBatch::try_new(schema, vec![other]).unwrap();
+    writer.exchange(&[first], &[other]).await.unwrap();
+    let merged = upkeep.optimize(std::num::NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
+    assert_eq!((merged.files_added, merged.files_removed), (1, 3));
+    let session = datafusion::prelude::SessionContext::new();
+    let provider = upkeep.provider(&session).await.unwrap();
+    let rows = session.read_table(provider).unwrap().collect().await.unwrap();
+    let mut numbers: Vec<i64> = rows
+        .iter()
+        .flat_map(|rows| {
+            let column = rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
+            column.values().to_vec()
+        })
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [2, 3, 10]);
+}
