@@ -102,6 +102,8 @@ const LAST_TOGETHER: usize = 16;
 const LAST_PART: usize = 16;
 /// Rows that make a batch of their own.
 const ROWS_TOGETHER: usize = 512;
+/// Reports that are judged again in one go.
+const JUDGED_AGAIN_TOGETHER: usize = 4096;
 
 /// Reports accepted in rows that are not durable yet.
 pub type Fresh = HashMap<ReportKey, Digest, Seeded>;
@@ -109,8 +111,8 @@ pub type Fresh = HashMap<ReportKey, Digest, Seeded>;
 /// Rows that belong together: one commit's, or what is gathered for one.
 pub struct Gathered {
     /// Those of each disposition by themselves, as the journal has them; or all in their order.
-    open: Vec<Rows>,
-    done: Vec<RecordBatch>,
+    open: Vec<Open>,
+    done: Vec<(RecordBatch, Places)>,
     bytes: usize,
     fresh: Fresh,
     summary: Summary,
@@ -120,10 +122,28 @@ pub struct Gathered {
     leans: bool,
 }
 
+/// Rows of one disposition that more may be added to.
+#[derive(Default)]
+struct Open {
+    rows: Rows,
+    places: Places,
+}
+
+/// Where rows of one disposition stand among all that came with them, in their order.
+type Places = Vec<u32>;
+
+impl Open {
+    fn finish(self) -> Result<(RecordBatch, Places)> {
+        Ok((self.rows.finish()?, self.places))
+    }
+}
+
 /// Rows ready to be committed.
 #[derive(Clone)]
 pub struct Batch {
     pub rows: Vec<RecordBatch>,
+    /// Of each of `rows`.
+    places: Vec<Places>,
     pub fresh: Fresh,
     pub summary: Summary,
     judged_by: u64,
@@ -170,7 +190,7 @@ impl Gathered {
 
     fn of(parts: usize) -> Gathered {
         Gathered {
-            open: std::iter::repeat_with(Rows::default).take(parts).collect(),
+            open: std::iter::repeat_with(Open::default).take(parts).collect(),
             done: Vec::new(),
             bytes: 0,
             fresh: Fresh::default(),
@@ -244,7 +264,7 @@ impl Gathered {
         let done = rayon::in_place_scope_fifo(|scope| {
             // What the reports before these made is closed beside them, so that no core waits for it.
             let closed = &mut closed;
-            scope.spawn_fifo(move |_| *closed = full.into_iter().map(Rows::finish).collect());
+            scope.spawn_fifo(move |_| *closed = full.into_iter().map(Open::finish).collect());
             for (number, part) in parts.iter().enumerate() {
                 let (prepare, line, parts, fresh, rows) = (&prepare, &line, &parts, &fresh, &rows);
                 scope.spawn_fifo(move |_| {
@@ -264,11 +284,11 @@ impl Gathered {
     }
 
     /// Rows that are enough for batches of their own; those of the reports to come begin anew.
-    fn full(&mut self) -> Vec<Rows> {
+    fn full(&mut self) -> Vec<Open> {
         if self.open.len() == 1 {
             return Vec::new();
         }
-        let full = self.open.iter_mut().filter(|rows| rows.len() >= ROWS_TOGETHER);
+        let full = self.open.iter_mut().filter(|open| open.rows.len() >= ROWS_TOGETHER);
         full.map(std::mem::take).collect()
     }
 
@@ -300,9 +320,11 @@ impl Gathered {
                     (judged, report.readings)
                 }
             };
+            let place = u32::try_from(self.summary.received).unwrap_or(u32::MAX);
             self.summary.count(&judged);
             let part = if self.open.len() > 1 { judged.disposition as usize } else { 0 };
-            let rows = &mut self.open[part];
+            let Open { rows, places } = &mut self.open[part];
+            places.push(place);
             let bytes = rows.bytes();
             rows.push(&Row { arrival, readings: &readings, judged: &judged })?;
             self.bytes += rows.bytes() - bytes;
@@ -318,13 +340,15 @@ impl Gathered {
         let mut next = Gathered::of(self.open.len());
         next.fresh.reserve(self.fresh.len());
         let mut gathered = std::mem::replace(self, next);
-        for rows in gathered.open {
-            if !rows.is_empty() || self.open.len() == 1 {
-                gathered.done.push(rows.finish()?);
+        for open in gathered.open {
+            if !open.rows.is_empty() || self.open.len() == 1 {
+                gathered.done.push(open.finish()?);
             }
         }
+        let (rows, places) = gathered.done.into_iter().unzip();
         Ok(Batch {
-            rows: gathered.done,
+            rows,
+            places,
             fresh: gathered.fresh,
             summary: gathered.summary,
             judged_by: gathered.judged_by.unwrap_or_default(),
@@ -347,13 +371,29 @@ impl Batch {
         let touched = self.leans || index.probe(&fresh)?.iter().any(|probe| *probe != Probe::New);
         if touched {
             let mut gathered = Gathered::default();
-            for rows in &self.rows {
-                gathered.take(&arrivals_of(rows, judging)?, judging, index, None)?;
+            let all = u32::try_from(self.summary.received).unwrap_or(u32::MAX);
+            for from in (0..all).step_by(JUDGED_AGAIN_TOGETHER) {
+                gathered.take(&self.arrivals(from, judging)?, judging, index, None)?;
             }
             *self = gathered.finish()?;
         }
         self.judged_by = index.foreign();
         Ok(touched)
+    }
+
+    /// Some reports from a place on, in the order in which they came: of two copies, the first that can be accepted
+    /// is, whatever became of them before.
+    fn arrivals(&self, from: u32, judging: &Judging) -> Result<Vec<Arrival>> {
+        let until = from.saturating_add(JUDGED_AGAIN_TOGETHER as u32);
+        let mut arrivals = Vec::with_capacity(JUDGED_AGAIN_TOGETHER);
+        for (rows, places) in self.rows.iter().zip(&self.places) {
+            let first = places.partition_point(|place| *place < from);
+            let behind = places.partition_point(|place| *place < until);
+            let of_part = arrivals_of(&rows.slice(first, behind - first), judging)?;
+            arrivals.extend(places[first..behind].iter().zip(of_part));
+        }
+        arrivals.sort_by_key(|(place, _)| **place);
+        Ok(arrivals.into_iter().map(|(_, arrival)| arrival).collect())
     }
 }
 

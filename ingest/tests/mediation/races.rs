@@ -116,6 +116,42 @@ fn what_a_commit_under_way_comes_to_decides_what_was_judged_by_it() {
     }
 }
 
+/// Of two copies, one unsigned, each is what it would be without the other writer: the order of arrival counts.
+#[test]
+fn what_is_judged_again_is_judged_in_the_order_in_which_it_came() {
+    let mediation = Mediation::new();
+    let signed = |id: u64| mediation.envelope(&payload(id)).to_string();
+    let mut unsigned = mediation.envelope(&payload(1));
+    unsigned["signature"] = serde_json::Value::Null;
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut faster = Writer::new(&runtime, folder.path(), "faster", &mediation);
+    let mut slower = Writer::new(&runtime, folder.path(), "slower", &mediation);
+    faster.take(&[&signed(5_000)]);
+    faster.start();
+    assert_eq!(faster.settle(), accepted(1));
+    // Enough for several batches, and for several goes.
+    let many: Vec<String> = (2..=9_000).map(signed).collect();
+    let (unsigned, first) = (unsigned.to_string(), signed(1));
+    let mut inputs: Vec<&str> = vec![&unsigned, &first];
+    inputs.extend(many.iter().map(String::as_str));
+    inputs.push(&unsigned);
+    for inputs in inputs.chunks(700) {
+        slower.take(inputs);
+    }
+    slower.start();
+    let expected = Summary {
+        received: 9_002,
+        accepted: 8_999,
+        verified: 8_999,
+        duplicate: 2,
+        suspended: [(Reason::SignatureMissing, 1)].into(),
+        ..Summary::default()
+    };
+    assert_eq!(slower.settle(), expected);
+    assert_eq!(slower.writer.conflicts(), 1);
+}
+
 /// An index that was written in the middle of a commit's reports holds a part of them. Where the journal is restored
 /// to the commit before, they must not be known.
 #[test]
