@@ -8,7 +8,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::transaction::{CommitProperties, TransactionError};
-use deltalake::operations::optimize::{Metrics, OptimizeType};
+use deltalake::operations::optimize::{Metrics, OptimizeBuilder, OptimizeType};
 use deltalake::{DeltaTable, DeltaTableError, FilterOp, FilterValue};
 
 use crate::files::writer_properties;
@@ -19,6 +19,21 @@ const CLUSTER_BYTES: usize = 1 << 30;
 
 /// How often a merge is tried that others exchange files under.
 const MERGES_MAX: u32 = 8;
+
+/// A merge of the files of a table.
+fn merge_of<'a>(
+    delta: DeltaTable,
+    target_bytes: NonZeroU64,
+    row_group_rows: usize,
+) -> OptimizeBuilder<'a> {
+    delta
+        .optimize()
+        .with_target_size(target_bytes)
+        // One at a time: a merge holds what it writes in memory.
+        .with_max_concurrent_tasks(1)
+        .with_writer_properties(writer_properties(row_group_rows))
+        .with_commit_properties(CommitProperties::default().with_max_retries(50))
+}
 
 fn is_conflict(error: &DeltaTableError) -> bool {
     matches!(error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) })
@@ -46,17 +61,8 @@ impl Table {
     /// # Errors
     /// If the store fails, or others exchanged its files each time that it was tried.
     pub async fn optimize(&mut self, target_bytes: NonZeroU64) -> Result<Optimized> {
-        let properties = writer_properties(self.row_group_rows());
-        let merge = async |delta: DeltaTable| {
-            delta
-                .optimize()
-                .with_target_size(target_bytes)
-                // One at a time: a merge holds what it writes in memory.
-                .with_max_concurrent_tasks(1)
-                .with_writer_properties(properties.clone())
-                .with_commit_properties(CommitProperties::default().with_max_retries(50))
-                .await
-        };
+        let rows = self.row_group_rows();
+        let merge = async |delta| merge_of(delta, target_bytes, rows).await;
         let (delta, metrics) = self.settled("optimize", merge).await?;
         self.merged(delta, &metrics).await
     }
@@ -81,17 +87,12 @@ impl Table {
         let config = SessionConfig::new().with_target_partitions(1);
         let session = SessionContext::new_with_config_rt(config, runtime);
         let filters = [(partition, FilterOp::Eq, FilterValue::Scalar(value))];
-        let properties = writer_properties(self.row_group_rows());
-        let merge = async |delta: DeltaTable| {
-            delta
-                .optimize()
+        let rows = self.row_group_rows();
+        let merge = async |delta| {
+            merge_of(delta, target_bytes, rows)
                 .with_type(OptimizeType::ZOrder(vec![column.to_owned()]))
                 .with_filters(&filters)
-                .with_target_size(target_bytes)
-                .with_max_concurrent_tasks(1)
                 .with_session_state(Arc::new(session.state()))
-                .with_writer_properties(properties.clone())
-                .with_commit_properties(CommitProperties::default().with_max_retries(50))
                 .await
         };
         let (delta, metrics) = self.settled("cluster", merge).await?;
@@ -105,13 +106,14 @@ impl Table {
         what: &'static str,
         merge: impl AsyncFn(DeltaTable) -> Result<(DeltaTable, Metrics), DeltaTableError>,
     ) -> Result<(DeltaTable, Metrics)> {
-        for _ in 1..MERGES_MAX {
+        let mut tried = 0;
+        loop {
+            tried += 1;
             match merge(self.delta.clone()).await {
-                Err(error) if is_conflict(&error) => self.refresh().await?,
+                Err(error) if tried < MERGES_MAX && is_conflict(&error) => self.refresh().await?,
                 done => return done.map_err(self.failed(what)),
             }
         }
-        merge(self.delta.clone()).await.map_err(self.failed(what))
     }
 
     /// Ends a merge: digests for what it wrote, and a checkpoint.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use schemas::book::TABLES;
+use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::{self, Place};
 
 const RECONCILE: [&str; 4] = ["-q", "reconcile", "--format", "csv"];
 
@@ -12,21 +13,9 @@ const RECONCILE: [&str; 4] = ["-q", "reconcile", "--format", "csv"];
 const JUNE: i64 = 1_780_272_000;
 const HOUR: i64 = 3_600;
 
-/// A report of one measurement of 8, which nobody can verify.
-fn report(serial: &str, utility: bool, (start, end): (i64, i64)) -> Value {
-    let payload = json!({
-        "version": "2.0",
-        "asset_identification": {
-            "report_id": 1,
-            "asset": {"name": "software"},
-            "instance": {"sudi": {"udi_pid": "P", "udi_serial_number": serial}},
-        },
-        "meta": {"entitlement_tag": "T", "utility_enabled": utility},
-        "measurements": [{"log_time": end, "metric_name": "ENTITLEMENT", "start_time": start, "end_time": end,
-            "sample_interval": 900, "num_samples": 4, "value": {"type": "COUNT", "value": "8"}}],
-    });
-    let signature = json!({"signing_type": "builtin", "key": "k", "value": "AAAA"});
-    json!({"payload": payload.to_string(), "signature": signature})
+/// A report of 8.
+fn report(serial: &str, utility: bool, span: (i64, i64)) -> Value {
+    support::report(serial, utility, span, 8)
 }
 
 /// Takes in a report for an account that the collector names: no device is in the book.
@@ -41,31 +30,18 @@ fn import(place: &Place, rows: &[(&str, &str)]) {
     let book = place.path("book");
     std::fs::create_dir_all(&book).unwrap();
     let fixed = [
-        (
-            "catalog",
-            "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\nT,T,unenforced,perpetual,true,\n",
-        ),
+        ("catalog", "T,T,unenforced,perpetual,true,\n"),
         (
             "prices",
-            "price_plan,entitlement_tag,charge,valid_from,measure,tier_mode,tier_up_to,unit_price,package_size,currency
-p,T,usage,2000-01-01,license-hours,flat,,1,,USD
+            "p,T,usage,2000-01-01,license-hours,flat,,1,,USD
 p,T,commit,2000-01-01,license-hours,flat,,1,,USD
 q,T,usage,2000-01-01,license-hours,flat,,2,,USD
 ",
         ),
     ];
     for (name, text) in fixed.iter().chain(rows) {
-        let header = match *name {
-            "accounts" => "smart_account,virtual_account,customer,currency,time_zone\n",
-            "purchases" => {
-                "purchase_id,smart_account,virtual_account,entitlement_tag,quantity,start,end,price_plan\n"
-            }
-            "subscriptions" => {
-                "subscription_id,smart_account,virtual_account,entitlement_tag,billing_model,committed_quantity,price_plan,start,end\n"
-            }
-            _ => "",
-        };
-        std::fs::write(book.join(format!("{name}.csv")), format!("{header}{text}")).unwrap();
+        let header = TABLES.iter().find(|table| table.name == *name).unwrap().columns.join(",");
+        std::fs::write(book.join(format!("{name}.csv")), format!("{header}\n{text}")).unwrap();
     }
     place.ok(0, &["-q", "book", "import", "book"]);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A folder with a lake.
@@ -70,6 +71,23 @@ impl Place {
              GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING sum(quantity) <> 0 OR sum(amount) <> 0 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8",
         )
     }
+}
+
+/// A report of one measurement, which nobody can verify.
+pub(crate) fn report(serial: &str, utility: bool, (start, end): (i64, i64), value: u64) -> Value {
+    let payload = json!({
+        "version": "2.0",
+        "asset_identification": {
+            "report_id": 1,
+            "asset": {"name": "software"},
+            "instance": {"sudi": {"udi_pid": "P", "udi_serial_number": serial}},
+        },
+        "meta": {"entitlement_tag": "T", "utility_enabled": utility},
+        "measurements": [{"log_time": end, "metric_name": "ENTITLEMENT", "start_time": start, "end_time": end,
+            "sample_interval": 900, "num_samples": 4, "value": {"type": "COUNT", "value": value.to_string()}}],
+    });
+    let signature = json!({"signing_type": "builtin", "key": "k", "value": "AAAA"});
+    json!({"payload": payload.to_string(), "signature": signature})
 }
 
 pub(crate) fn ran(output: Output) -> Ran {

@@ -1,6 +1,6 @@
 //! Suspended reports as a work list: counted, shown, retried, written off; never lost.
 
-use crate::support::{Place, counts};
+use crate::support::{self, Place, counts};
 
 fn balance(place: &Place) -> Vec<String> {
     place.sql("SELECT disposition, count(*) FROM journal GROUP BY 1 ORDER BY 1")
@@ -146,11 +146,8 @@ fn what_is_written_off_stays_and_says_by_whom_and_why() {
     place.ok(0, &["-q", "verify"]);
 }
 
-/// A report of one measurement, which nobody can verify.
-fn report(value: usize) -> String {
-    format!(
-        r#"{{"payload":{{"version":"2.0","asset_identification":{{"instance":{{"sudi":{{"udi_pid":"A","udi_serial_number":"1"}}}},"report_id":1}},"meta":{{"entitlement_tag":"T"}},"measurements":[{{"metric_name":"ENTITLEMENT","start_time":1782856800,"end_time":1782860400,"value":{{"type":"COUNT","value":"{value}"}}}}]}},"signature":{{"signing_type":"builtin","key":"x","value":"AAAA"}}}}"#
-    )
+fn report(value: u64) -> String {
+    support::report("1", false, (1_782_856_800, 1_782_860_400), value).to_string()
 }
 
 /// Reports of one id wait. The one that came first is the one that counts, and all are counted as judged,
@@ -162,9 +159,9 @@ fn what_came_first_is_judged_first() {
         let at = |args: &[&str], hour: u32, policy: &str| {
             let mut command = place.command(args);
             command.env("RUMLEDGER_NOW", format!("2026-11-10T{hour:02}:00:00Z"));
-            crate::support::ran(command.env("RUMLEDGER_SIGNATURE_POLICY", policy).output().unwrap())
+            support::ran(command.env("RUMLEDGER_SIGNATURE_POLICY", policy).output().unwrap())
         };
-        for (value, hour) in hours.into_iter().enumerate() {
+        for (value, hour) in (0..).zip(hours) {
             std::fs::write(place.path("r.json"), report(value)).unwrap();
             assert_eq!(at(&["ingest", "files", "r.json"], hour, "suspend").status, 3);
         }
@@ -200,7 +197,7 @@ fn what_was_too_large_is_taken_up_under_a_larger_limit() {
         if limited {
             command.env("RUMLEDGER_REPORT_BYTES_MAX", "300");
         }
-        crate::support::ran(command.output().unwrap())
+        support::ran(command.output().unwrap())
     };
     std::fs::write(place.path("r.json"), report(1)).unwrap();
     // What is no report at all stays what it is.

@@ -3,18 +3,16 @@
 //!
 //! A report counts as known to this process from the moment it is accepted, and to any other once its
 //! commit is durable. When another writer's commit comes in between, what was judged before it is
-//! judged again, from the bytes in the rows themselves.
+//! judged again ([`super::again`]).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::RecordBatch;
 use schemas::disposition::{Disposition, Reason, SignatureStatus};
 use schemas::journal;
-use schemas::period::EpochSeconds;
 
 use super::index::{Digest, Index, IndexError, ReportKey, Seeded};
 use super::line::Line;
@@ -23,9 +21,7 @@ use crate::core::carrier::CarrierLimits;
 use crate::core::decode::decode;
 use crate::core::keyring::Keyring;
 use crate::core::mediate::{Checked, Probe, Rules, check_origin, check_signatures, judge, suspend};
-use crate::core::report::{
-    Arrival, DecodedReport, Delivery, Judged, Position, RawReport, Readings, RefusedReport,
-};
+use crate::core::report::{Arrival, DecodedReport, Judged, Readings, RefusedReport};
 
 /// By what reports are judged.
 #[derive(Clone)]
@@ -102,8 +98,6 @@ const LAST_TOGETHER: usize = 16;
 const LAST_PART: usize = 16;
 /// Rows that make a batch of their own.
 const ROWS_TOGETHER: usize = 512;
-/// Reports that are judged again in one go.
-const JUDGED_AGAIN_TOGETHER: usize = 4096;
 
 /// Reports accepted in rows that are not durable yet.
 pub type Fresh = HashMap<ReportKey, Digest, Seeded>;
@@ -130,7 +124,7 @@ struct Open {
 }
 
 /// Where rows of one disposition stand among all that came with them, in their order.
-type Places = Vec<u32>;
+type Places = Vec<usize>;
 
 impl Open {
     fn finish(self) -> Result<(RecordBatch, Places)> {
@@ -143,12 +137,12 @@ impl Open {
 pub struct Batch {
     pub rows: Vec<RecordBatch>,
     /// Of each of `rows`.
-    places: Vec<Places>,
+    pub(super) places: Vec<Places>,
     pub fresh: Fresh,
     pub summary: Summary,
-    judged_by: u64,
+    pub(super) judged_by: u64,
     /// Some were judged by reports of the commit before it, which may come to something else.
-    leans: bool,
+    pub(super) leans: bool,
 }
 
 /// A report between decoding and its disposition.
@@ -320,7 +314,7 @@ impl Gathered {
                     (judged, report.readings)
                 }
             };
-            let place = u32::try_from(self.summary.received).unwrap_or(u32::MAX);
+            let place = self.len();
             self.summary.count(&judged);
             let part = if self.open.len() > 1 { judged.disposition as usize } else { 0 };
             let Open { rows, places } = &mut self.open[part];
@@ -354,46 +348,6 @@ impl Gathered {
             judged_by: gathered.judged_by.unwrap_or_default(),
             leans: gathered.leans,
         })
-    }
-}
-
-impl Batch {
-    /// Judges the rows again, if the index knows reports now that it did not know when they were
-    /// judged, and some are among these, or bore on the commit by which these were judged. True if they were.
-    ///
-    /// # Errors
-    /// If the index cannot be read.
-    pub fn judge_again(&mut self, judging: &Judging, index: &Index) -> Result<bool> {
-        if self.judged_by == index.foreign() {
-            return Ok(false);
-        }
-        let fresh: Vec<_> = self.fresh.iter().map(|(key, digest)| (*key, *digest)).collect();
-        let touched = self.leans || index.probe(&fresh)?.iter().any(|probe| *probe != Probe::New);
-        if touched {
-            let mut gathered = Gathered::default();
-            let all = u32::try_from(self.summary.received).unwrap_or(u32::MAX);
-            for from in (0..all).step_by(JUDGED_AGAIN_TOGETHER) {
-                gathered.take(&self.arrivals(from, judging)?, judging, index, None)?;
-            }
-            *self = gathered.finish()?;
-        }
-        self.judged_by = index.foreign();
-        Ok(touched)
-    }
-
-    /// Some reports from a place on, in the order in which they came: of two copies, the first that can be accepted
-    /// is, whatever became of them before.
-    fn arrivals(&self, from: u32, judging: &Judging) -> Result<Vec<Arrival>> {
-        let until = from.saturating_add(JUDGED_AGAIN_TOGETHER as u32);
-        let mut arrivals = Vec::with_capacity(JUDGED_AGAIN_TOGETHER);
-        for (rows, places) in self.rows.iter().zip(&self.places) {
-            let first = places.partition_point(|place| *place < from);
-            let behind = places.partition_point(|place| *place < until);
-            let of_part = arrivals_of(&rows.slice(first, behind - first), judging)?;
-            arrivals.extend(places[first..behind].iter().zip(of_part));
-        }
-        arrivals.sort_by_key(|(place, _)| **place);
-        Ok(arrivals.into_iter().map(|(_, arrival)| arrival).collect())
     }
 }
 
@@ -484,100 +438,6 @@ pub(super) fn decode_one(arrival: &Arrival, judging: &Judging) -> Decoded {
             },
         },
     }
-}
-
-/// Rows of the journal as the reports that they were, to be judged anew.
-///
-/// # Errors
-/// If the rows are not the journal's own.
-pub fn arrivals_of(rows: &RecordBatch, judging: &Judging) -> Result<Vec<Arrival>> {
-    let wrong = MediationError::NotAJournal;
-    let column = |name: &'static str| rows.column_by_name(name).ok_or(wrong(name));
-    let text = |name: &'static str| column(name)?.as_string_opt::<i32>().ok_or(wrong(name));
-    let bytes = |name: &'static str| column(name)?.as_binary_opt::<i32>().ok_or(wrong(name));
-    let (reasons, details) = (text("reason")?, text("detail")?);
-    let (sources, collectors) = (text("source")?, text("collector")?);
-    let (smart, virtual_) = (text("smart_account")?, text("virtual_account")?);
-    let (versions, collections) = (text("collector_version")?, text("collection")?);
-    let transports = text("transport")?;
-    let (raw, context) = (bytes("raw")?, bytes("context")?);
-    let number = |name| column(name)?.as_primitive_opt::<Int64Type>().ok_or(wrong(name));
-    let offsets = number("offset")?;
-    let partitions =
-        column("partition")?.as_primitive_opt::<Int32Type>().ok_or(wrong("partition"))?;
-    let received = column("received_at")?
-        .as_primitive_opt::<TimestampMicrosecondType>()
-        .ok_or(wrong("received_at"))?;
-    let owned = |array: &arrow::array::StringArray, i: usize| {
-        array.is_valid(i).then(|| array.value(i).to_owned())
-    };
-    let mut deliveries: HashMap<Delivery, Arc<Delivery>> = HashMap::new();
-    (0..rows.num_rows())
-        .map(|i| {
-            let delivery = Delivery {
-                collector: owned(collectors, i),
-                smart_account: owned(smart, i),
-                virtual_account: owned(virtual_, i),
-                collector_version: owned(versions, i),
-                collection: owned(collections, i),
-                transport: owned(transports, i),
-            };
-            let delivery = match deliveries.get(&delivery) {
-                Some(shared) => Arc::clone(shared),
-                None => {
-                    let shared = Arc::new(delivery.clone());
-                    deliveries.insert(delivery, Arc::clone(&shared));
-                    shared
-                }
-            };
-            let received_at = seconds(received.value(i));
-            let reason = owned(reasons, i).and_then(|r| Reason::parse(&r));
-            let refused = reason
-                .filter(|reason| refused_by_carrier(*reason, raw.value(i), received_at, judging))
-                .map(|reason| (reason, owned(details, i).unwrap_or_default()));
-            Ok(Arrival {
-                raw: RawReport {
-                    position: Position {
-                        source: Arc::from(if sources.is_valid(i) { sources.value(i) } else { "" }),
-                        offset: u64::try_from(offsets.value(i)).unwrap_or_default(),
-                    },
-                    text: raw.value(i).to_vec().into(),
-                    refused,
-                    context: if context.is_valid(i) {
-                        context.value(i).to_vec()
-                    } else {
-                        Vec::new()
-                    },
-                },
-                delivery,
-                partition: partitions.is_valid(i).then(|| partitions.value(i)),
-                received_at,
-            })
-        })
-        .collect()
-}
-
-/// True if it was not decoding that found the reason: the bytes are no report, but what the carrier
-/// kept of an input.
-fn refused_by_carrier(
-    reason: Reason,
-    raw: &[u8],
-    received_at: EpochSeconds,
-    judging: &Judging,
-) -> bool {
-    let found = || decode(raw, &judging.limits.report, received_at).err().map(|e| e.reason);
-    match reason {
-        Reason::Malformed => found() != Some(Reason::Malformed),
-        // Of a report that is whole, limits that are others by now may find nothing, or something behind it.
-        Reason::TooLarge | Reason::TooDeep => {
-            matches!(found(), Some(Reason::Malformed | Reason::MissingField))
-        }
-        _ => false,
-    }
-}
-
-fn seconds(micros: i64) -> EpochSeconds {
-    micros.div_euclid(1_000_000)
 }
 
 /// How the journal is laid out.

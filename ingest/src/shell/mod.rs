@@ -1,5 +1,6 @@
 //! The part of mediation that touches the world: files, Kafka, the index, the lake.
 
+mod again;
 pub mod documents;
 pub mod endpoints;
 pub mod files;

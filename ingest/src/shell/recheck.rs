@@ -15,7 +15,8 @@ use schemas::journal::SCHEMA;
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
-use super::mediation::{Decoded, Judging, arrivals_of, decode_one};
+use super::again::arrivals_of;
+use super::mediation::{Decoded, Judging, decode_one};
 use super::rows::{Row, Rows};
 use super::takeup::{TakeUpError, in_types_of, unread};
 use super::trust::{self, Newest};

@@ -21,8 +21,9 @@ use schemas::disposition::Disposition;
 use schemas::journal::{self, SCHEMA};
 use tokio::runtime::Handle;
 
+use super::again::arrivals_of;
 use super::index::Index;
-use super::mediation::{Gathered, Judging, MediationError, arrivals_of};
+use super::mediation::{Gathered, Judging, MediationError};
 use super::suspense::{Act, Which, bears, replace_acts, with_act};
 
 /// What judging again came to.

@@ -1,5 +1,7 @@
 //! Books whose rows say the same in another order come to the same money.
 
+use schemas::book::Book;
+
 use super::{Claimed, DEVICES, PRICES, PURCHASES, SUBSCRIPTIONS, accounts, book, check, claim};
 
 const CATALOG: &str = "entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence
@@ -11,6 +13,18 @@ T2,Other,unenforced,subscription,true,G
 fn both_orders(header: &str, rows: [&str; 2]) -> [String; 2] {
     let [one, other] = rows;
     [format!("{header}{one}\n{other}\n"), format!("{header}{other}\n{one}\n")]
+}
+
+/// The book of an account in a zone, with a table of what it has a right to, and prices.
+fn of(zone: &str, rights: (&str, &str), prices: &str) -> Book {
+    let accounts = accounts("USD", zone);
+    book(&[
+        ("accounts", &accounts),
+        ("devices", DEVICES),
+        ("catalog", CATALOG),
+        rights,
+        ("prices", prices),
+    ])
 }
 
 /// Of one day's usage in licence-days: p costs 1, q costs 2.
@@ -54,13 +68,7 @@ fn the_plan_of_a_subscription_is_that_of_the_row_in_force_that_started_last() {
         ),
     ] {
         for subscriptions in both_orders(SUBSCRIPTIONS, rows) {
-            let book = book(&[
-                ("accounts", &accounts("USD", "UTC")),
-                ("devices", DEVICES),
-                ("catalog", CATALOG),
-                ("subscriptions", &subscriptions),
-                ("prices", &prices()),
-            ]);
+            let book = of("UTC", ("subscriptions", &subscriptions), &prices());
             check(&book, "2026-09", &used(true), &expected);
         }
     }
@@ -71,13 +79,7 @@ fn of_purchases_with_one_start_and_id_the_greatest_plan_counts() {
     // 12 − 2 for ten days, 4 − 2 for twenty: 140.
     let rows = ["P1,sa,va,T1,1,2026-01-01,,p", "P1,sa,va,T2,1,2026-01-01,,q"];
     for purchases in both_orders(PURCHASES, rows) {
-        let book = book(&[
-            ("accounts", &accounts("USD", "UTC")),
-            ("devices", DEVICES),
-            ("catalog", CATALOG),
-            ("purchases", &purchases),
-            ("prices", &prices()),
-        ]);
+        let book = of("UTC", ("purchases", &purchases), &prices());
         check(&book, "2026-09", &used(false), &["usage charge 2026-09 200 60 140 280.00"]);
     }
 }
@@ -90,13 +92,11 @@ fn of_a_date_and_the_instant_that_it_means_the_instant_counts() {
     ];
     // In Berlin September starts at 22:00Z: 4 × 30 days.
     for prices in both_orders(PRICES, rows) {
-        let book = book(&[
-            ("accounts", &accounts("USD", "Europe/Berlin")),
-            ("devices", DEVICES),
-            ("catalog", CATALOG),
+        let book = of(
+            "Europe/Berlin",
             ("purchases", &format!("{PURCHASES}P1,sa,va,T1,0,2026-01-01,,p\n")),
-            ("prices", &prices),
-        ]);
+            &prices,
+        );
         let used = claim("B", "T2", "2026-08-31T22:00:00Z", "2026-09-30T22:00:00Z", 4);
         check(&book, "2026-09", &[used], &["usage charge 2026-09 120 0 120 360.00"]);
     }

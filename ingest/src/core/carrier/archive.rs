@@ -115,7 +115,8 @@ fn inspect_members(
         io::copy(&mut unpacked, &mut io::sink())?;
         return Ok(());
     }
-    let mut archive = archive_of(Tally { inner: &mut unpacked, read: 0 });
+    let read = Rc::new(Cell::new(0));
+    let mut archive = archive_of(Counted { inner: &mut unpacked, read: Rc::clone(&read) });
     let mut members_end = 0;
     for entry in archive.entries()?.raw(true) {
         let entry = entry?;
@@ -137,10 +138,9 @@ fn inspect_members(
         }
     }
     // Behind the end of the tar stand the last blocks and the checksum of the gzip stream.
-    let mut read_to_end = archive.into_inner();
-    io::copy(&mut read_to_end, &mut io::sink())?;
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     // One that is cut between two members has no block of zeros behind the last of them.
-    if read_to_end.read < members_end.saturating_add(BLOCK) {
+    if read.get() < members_end.saturating_add(BLOCK) {
         return Err(io::Error::other("it has no end"));
     }
     Ok(())
@@ -148,20 +148,6 @@ fn inspect_members(
 
 /// The unit of a tar, in bytes.
 const BLOCK: u64 = 512;
-
-/// Counts what is read.
-struct Tally<R> {
-    inner: R,
-    read: u64,
-}
-
-impl<R: Read> Read for Tally<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(out)?;
-        self.read += n as u64;
-        Ok(n)
-    }
-}
 
 /// An archive that may be several, one behind the other (`cat a.tar.gz b.tar.gz`): the blocks of zeros
 /// that end one are no end of the reading.

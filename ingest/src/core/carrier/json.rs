@@ -28,13 +28,10 @@ pub(super) fn read<R: Read>(
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
         Err(Stop::Full) => {
-            let kept_max = limits.evidence_bytes_max();
-            window.fill_to(kept_max + 1).map_err(|e| out.failed(e))?;
-            let data = window.data();
-            let kept = data[..data.len().min(kept_max)].trim_ascii_start();
-            let is_cut = data.len() > kept_max;
-            let refused = is_cut.then(|| refused_in_part(kept, limits)).flatten();
-            out.report(kept, refused, Vec::new())
+            let (kept, is_cut) =
+                window.up_to(limits.evidence_bytes_max()).map_err(|e| out.failed(e))?;
+            let kept = kept.trim_ascii_start();
+            out.report(kept, refused_in_part((kept, is_cut), limits), Vec::new())
         }
         Err(stop) => refuse(stop, window, limits, out),
     }
@@ -267,8 +264,7 @@ fn pass_element<R: Read>(
         }
     }
     let complete = brackets.closed;
-    let refused = is_cut.then(|| refused_in_part(&kept, limits)).flatten();
-    out.report(&kept, refused, Vec::new())?;
+    out.report(&kept, refused_in_part((&kept, is_cut), limits), Vec::new())?;
     Ok(complete)
 }
 

@@ -213,16 +213,29 @@ struct Output<'s, 'n> {
     next_offset: u64,
 }
 
+/// What is said where no more than this is kept.
+fn kept_of(kept: &[u8]) -> String {
+    format!("; the first {} bytes are kept", kept.len())
+}
+
 /// Why a report is refused of which only the beginning is kept, since it is too large: by the fault that decoding finds
-/// first, and saying so.
-fn refused_in_part(kept: &[u8], limits: &CarrierLimits) -> Option<(Reason, String)> {
+/// first, and saying so. `None` where it is whole: then decoding says it.
+fn refused_in_part(
+    (kept, is_cut): (&[u8], bool),
+    limits: &CarrierLimits,
+) -> Option<(Reason, String)> {
+    if !is_cut {
+        return None;
+    }
     let fault = decode(kept, &limits.report, EpochSeconds::MAX).err()?;
-    let (kept, most) = (kept.len(), limits.report.report_bytes_max);
+    let most = limits.report.report_bytes_max;
     let what = match fault.reason {
-        Reason::TooLarge => format!("the report has more than {kept} bytes, allowed are {most}"),
+        Reason::TooLarge => {
+            format!("the report has more than {} bytes, allowed are {most}", kept.len())
+        }
         _ => fault.detail,
     };
-    Some((fault.reason, format!("{what}; the first {kept} bytes are kept")))
+    Some((fault.reason, what + &kept_of(kept)))
 }
 
 impl<'s, 'n> Output<'s, 'n> {
@@ -268,13 +281,11 @@ impl<'s, 'n> Output<'s, 'n> {
         reason: Reason,
         mut detail: String,
     ) -> Result<(), CarrierError> {
-        let kept_max = limits.evidence_bytes_max();
-        window.fill_to(kept_max + 1).map_err(|e| self.failed(e))?;
-        let data = window.data();
-        if data.len() > kept_max {
-            detail.push_str(&format!("; the first {kept_max} bytes are kept"));
+        let (kept, is_cut) =
+            window.up_to(limits.evidence_bytes_max()).map_err(|e| self.failed(e))?;
+        if is_cut {
+            detail.push_str(&kept_of(kept));
         }
-        let kept = &data[..data.len().min(kept_max)];
         self.report(kept, Some((reason, detail)), Vec::new())
     }
 }

@@ -89,6 +89,13 @@ impl<R: Read> Window<'_, R> {
         }
     }
 
+    /// The data, up to so many bytes of it, and whether there is more.
+    pub(super) fn up_to(&mut self, bytes: usize) -> io::Result<(&[u8], bool)> {
+        self.fill_to(bytes + 1)?;
+        let data = self.data();
+        Ok((&data[..data.len().min(bytes)], data.len() > bytes))
+    }
+
     /// Reads until the data holds `bytes` or the input ends.
     pub(super) fn fill_to(&mut self, bytes: usize) -> io::Result<()> {
         while self.data().len() < bytes && !self.ended {

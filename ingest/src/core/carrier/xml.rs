@@ -257,7 +257,8 @@ impl Pending {
         let content = text[start + content + 1..].trim_start();
         let content = content.strip_prefix(CDATA).unwrap_or(content).trim_start();
         let kept = &content.as_bytes()[..content.len().min(limits.evidence_bytes_max())];
-        self.report(kept, refused_in_part(kept, limits), place, out)?;
+        // Its end is not in the window.
+        self.report(kept, refused_in_part((kept, true), limits), place, out)?;
         pass_to_report_end(window, out)
     }
 }

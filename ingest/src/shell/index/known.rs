@@ -8,10 +8,9 @@
 //!
 //! A run is on the disk before the state names it. What is only in memory is lost with the process: the state
 //! says up to where the runs reach, of what they may hold a part beyond it, and whoever keeps the index brings the
-//! rest again. A file that is not
-//! what the state says makes the whole damaged, whether that is seen when it is opened or later: then the state
-//! goes, and with it everything. An entry is written once for each time that what it is with grows by four; in
-//! memory it takes a byte and a half.
+//! rest again. A file that is not what the state says makes the whole damaged, whether that is seen when it is
+//! opened or later: then the state goes, and with it everything. An entry is written once for each time that what
+//! it is with grows by four; in memory it takes a byte and a half.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
