@@ -78,6 +78,28 @@ pub async fn save_book(
     }
 }
 
+/// Makes the book before a version the one in force again, in one commit, if that version still is: an import that
+/// came too late takes itself back.
+///
+/// # Errors
+/// If the store fails.
+pub async fn take_back_book(lake: &Lake, version: u64) -> Result<()> {
+    let before = match version.checked_sub(1) {
+        Some(before) => lake.table_at(TABLE, before).await?,
+        None => None,
+    };
+    let (Some(before), Some(mut table)) = (before, lake.table(TABLE).await?) else { return Ok(()) };
+    if table.version() != version {
+        return Ok(());
+    }
+    let mut cells = read_cells(&before, None).await?;
+    let import = stored_book(&before, cells.clone())?.import;
+    cells.remove(IMPORT);
+    // Where it is stale, a later import replaced the whole book.
+    table.replace(&[to_rows(&cells, &import)?]).await?;
+    Ok(())
+}
+
 /// The version of the newest book; `None` where no book was imported yet.
 ///
 /// # Errors

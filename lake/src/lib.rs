@@ -30,7 +30,7 @@ use url::Url;
 
 pub use book::{
     Import, StoredBook, book_stands_at, book_that_stood_at, book_version, load_book,
-    load_book_kept, load_trust_codes, save_book,
+    load_book_kept, load_trust_codes, save_book, take_back_book,
 };
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};

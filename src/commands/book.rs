@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use lake::{Import, Lake, save_book};
-use reconcile::shell::prices::changed_prices;
+use lake::{Import, Lake};
+use reconcile::shell::prices::{self, ChangedPrice, Imported};
 use schemas::book::{Book, BookError, Cells, TABLES, as_tables, parse_csv};
 use schemas::period::rfc3339;
 use tokio::runtime::Runtime;
@@ -54,34 +54,36 @@ pub fn import_from(
         errors.into_iter().chain(checked.as_ref().err().into_iter().flatten().cloned()).collect();
     match checked {
         Ok(book) if errors.is_empty() => {
-            let changed = runtime
-                .block_on(changed_prices(lake, &book))
-                .context("cannot compare the prices with those that were charged")?;
-            if let (Some(first), None) = (changed.first(), correct) {
-                let how = if first.missing { "is missing" } else { "has other terms" };
-                let more = match changed.len() {
-                    1 => String::new(),
-                    n => format!(", and so with {} more prices", n - 1),
-                };
-                return Err(anyhow!(
-                    "the price of {} stands under {} posted lines and {how} in {}{more}; nothing was changed. Add a price with a later valid_from beside it, or import with --correct REASON",
-                    first.name,
-                    first.lines,
-                    dir.display()
-                ));
-            }
             let import = Import {
                 at: rfc3339(config.now()),
                 by: config.operator.clone(),
                 corrects: correct.unwrap_or_default().to_owned(),
             };
-            let version = runtime
-                .block_on(save_book(lake, &cells, &import))
-                .context("cannot save the book")?;
-            Ok((book, version))
+            let imported = runtime
+                .block_on(prices::import(lake, &cells, &book, &import))
+                .context("cannot import the book")?;
+            match imported {
+                Imported::InForce(version) => Ok((book, version)),
+                Imported::Refused(changed) => Err(changes(dir, &changed)),
+            }
         }
         _ => Err(refusal(dir, &errors)),
     }
+}
+
+fn changes(dir: &Path, changed: &[ChangedPrice]) -> anyhow::Error {
+    let Some(first) = changed.first() else { return anyhow!("nothing was changed") };
+    let how = if first.missing { "is missing" } else { "has other terms" };
+    let more = match changed.len() {
+        1 => String::new(),
+        n => format!(", and so with {} more prices", n - 1),
+    };
+    anyhow!(
+        "the price of {} stands under {} posted lines and {how} in {}{more}; nothing was changed. Add a price with a later valid_from beside it, or import with --correct REASON",
+        first.name,
+        first.lines,
+        dir.display()
+    )
 }
 
 fn refusal(dir: &Path, errors: &[BookError]) -> anyhow::Error {

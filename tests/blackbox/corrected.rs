@@ -1,6 +1,8 @@
 //! A book that is corrected after lines were posted: what is due moves, and every line is found and explained.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::Duration;
 
 use schemas::book::TABLES;
 use serde_json::Value;
@@ -138,4 +140,56 @@ fn hours_that_a_zone_adds_to_a_month_are_read() {
     import(&place, &[("accounts", &format!("sa,v,C,USD,America/New_York\n{others}")), purchases]);
     assert_eq!(post(&place, "2026-06"), ["usage,charge,32.000000,32.0000"]);
     all_are_explained(&place);
+}
+
+/// June has 720 hours, in which 8 are used: by whichever price is in force, and never by the other.
+#[test]
+fn a_price_changes_before_a_run_or_not_at_all() {
+    for round in 0..8 {
+        let place = Place::new();
+        let rows = [
+            ("accounts", "sa,v,C,USD,UTC\n"),
+            ("subscriptions", "S1,sa,v,T,UNCOMMITTED,,p,2000-01-01,\n"),
+        ];
+        import(&place, &rows);
+        take(&place, "sa/v", &report("1", true, (JUNE, JUNE + 720 * HOUR)));
+        if round % 2 == 1 {
+            // So that there is a ledger.
+            place.ok(0, &["-q", "reconcile", "--period", "2026-05"]);
+            place.ok(0, &["-q", "close", "--period", "2026-05"]);
+        }
+        let prices = place.path("book/prices.csv");
+        let dearer = std::fs::read_to_string(&prices).unwrap().replace(",1,,USD", ",3,,USD");
+        std::fs::write(&prices, dearer).unwrap();
+        let start = |args: &[&str]| {
+            let mut command = place.command(args);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let posting = start(&["-q", "reconcile", "--period", "2026-06"]);
+        std::thread::sleep(Duration::from_millis(12 * round));
+        let importing = start(&["-q", "book", "import", "book"]);
+        let posted = support::ran(posting.wait_with_output().unwrap());
+        let imported = support::ran(importing.wait_with_output().unwrap());
+        assert_eq!(posted.status, 0, "{}", posted.stderr);
+        let price = match imported.status {
+            0 => 3,
+            _ => {
+                assert!(
+                    imported.stderr.contains("stands under 1 posted line"),
+                    "{}",
+                    imported.stderr
+                );
+                1
+            }
+        };
+        let amount = format!("charge,5760.000000,{}.0000", 5760 * price);
+        assert_eq!(place.sql("SELECT kind, quantity, amount FROM ledger"), [amount]);
+        let price_in_force =
+            "SELECT unit_price FROM book_prices WHERE price_plan = 'p' AND charge = 'usage'";
+        let in_force = place.sql(price_in_force);
+        assert!(in_force[0].starts_with(&format!("{price}.")), "{in_force:?}");
+        let again = place.ok(0, &[&RECONCILE[..], &["--period", "2026-06"]].concat());
+        assert_eq!(again.lines().count(), 1, "{again}");
+        place.ok(0, &["-q", "verify"]);
+    }
 }
