@@ -20,7 +20,8 @@ use schemas::merkle;
 
 use crate::{Appended, Lake, LakeError, Layout, Result, Table, cache};
 
-pub(crate) const TABLE: &str = "book";
+/// Name of the table.
+pub const TABLE: &str = "book";
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let cells = Field::new("element", DataType::Utf8, true);

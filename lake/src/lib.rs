@@ -29,7 +29,7 @@ use object_store::ObjectStoreExt as _;
 use url::Url;
 
 pub use book::{
-    Import, StoredBook, book_stands_at, book_that_stood_at, book_version, load_book,
+    Import, StoredBook, TABLE as BOOK, book_stands_at, book_that_stood_at, book_version, load_book,
     load_book_kept, load_trust_codes, save_book, take_back_book,
 };
 pub use error::LakeError;
@@ -132,6 +132,26 @@ impl Lake {
         };
         loaded.map_err(|error| LakeError::delta(name, "load", error))?;
         Ok(Some(Table::loaded(name, delta).await?))
+    }
+
+    /// True if a table stands where [`Table::stands_at`] said, of a table that is not there if the word is blank. It is
+    /// not loaded: the file of that commit is the same, by the store's own word of it, and there is no next one.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn stands_still(&self, name: &str, word: &str) -> Result<bool> {
+        let delta = self.delta(name)?;
+        let mut parts = word.splitn(3, '@').skip(1);
+        let (Some(version), Some(mark)) = (parts.next(), parts.next()) else {
+            return Ok(word.is_empty() && !has_log(name, &delta).await?);
+        };
+        let Some(next) = version.parse::<u64>().ok().and_then(|version| version.checked_add(1))
+        else {
+            return Ok(false);
+        };
+        Ok(!mark.is_empty()
+            && table::mark_of(name, &delta, next - 1).await? == mark
+            && table::mark_of(name, &delta, next).await?.is_empty())
     }
 
     /// The newest version of a table, which is made if it is not there. One that an earlier version of

@@ -103,6 +103,19 @@ fn partition_of(batch: &RecordBatch, columns: &[String]) -> Option<IndexMap<Stri
     columns.iter().map(value).collect()
 }
 
+/// What the store says of the file of a commit: its entity tag, or when it was written. Blank where there is none:
+/// another program may have cleaned the log.
+pub(crate) async fn mark_of(name: &str, delta: &DeltaTable, version: u64) -> Result<String> {
+    let file = commit_uri_from_version(Some(version));
+    match delta.object_store().head(&file).await {
+        Ok(meta) => {
+            Ok(meta.e_tag.unwrap_or_else(|| meta.last_modified.timestamp_millis().to_string()))
+        }
+        Err(object_store::Error::NotFound { .. }) => Ok(String::new()),
+        Err(error) => Err(LakeError::store(name, error)),
+    }
+}
+
 impl Table {
     pub(crate) async fn loaded(name: &str, delta: DeltaTable) -> Result<Table> {
         let mut table = Table { name: name.to_owned(), delta, added: 0, mark: String::new() };
@@ -198,17 +211,8 @@ impl Table {
         Ok((self.mark_of(version).await? == mark).then_some(version))
     }
 
-    /// What the store says of the file of a commit: its entity tag, or when it was written.
     async fn mark_of(&self, version: u64) -> Result<String> {
-        let file = commit_uri_from_version(Some(version));
-        match self.delta.object_store().head(&file).await {
-            Ok(meta) => {
-                Ok(meta.e_tag.unwrap_or_else(|| meta.last_modified.timestamp_millis().to_string()))
-            }
-            // Another program may have cleaned the log.
-            Err(object_store::Error::NotFound { .. }) => Ok(String::new()),
-            Err(error) => Err(LakeError::store(&self.name, error)),
-        }
+        mark_of(&self.name, &self.delta, version).await
     }
 
     /// Loads the newest version.

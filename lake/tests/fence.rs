@@ -247,3 +247,30 @@ async fn many_may_make_the_same_table_at_once() {
         assert_eq!(ids.len(), 1, "one table");
     }
 }
+
+#[tokio::test]
+async fn a_table_stands_still_until_the_next_commit_and_another_in_its_place_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let still = async |word: &str| lake.stands_still("numbers", word).await.unwrap();
+    assert!(still("").await && !still("x").await && !still("x@0@y").await && !still("x@0@").await);
+    let mut one = table(&lake).await;
+    one.append_once(&[rows("a", &[1])]).await.unwrap();
+    let first = one.stands_at().unwrap();
+    assert!(still(&first).await && !still("").await);
+    one.append_once(&[rows("a", &[2])]).await.unwrap();
+    let second = one.stands_at().unwrap();
+    assert!(!still(&first).await && still(&second).await);
+    // A copy of the lake as it was, in its place, to which another commit came.
+    let log = dir.path().join("lake/numbers/_delta_log");
+    std::fs::remove_file(log.join("00000000000000000002.json")).unwrap();
+    assert!(still(&first).await && !still(&second).await);
+    let mut restored = lake.table("numbers").await.unwrap().unwrap();
+    restored.append_once(&[rows("a", &[3])]).await.unwrap();
+    assert!(!still(&first).await && !still(&second).await);
+    std::fs::remove_dir_all(dir.path().join("lake")).unwrap();
+    assert!(still("").await && !still(&first).await);
+    let id = |word: &str| word.split('@').next().unwrap().to_owned();
+    let anew = table(&lake).await.stands_at().unwrap();
+    assert!(still(&anew).await && id(&anew) != id(&first));
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use lake::{Lake, book_stands_at};
+use lake::Lake;
 use schemas::book::{AccountId, Book};
 use schemas::period::{EpochSeconds, Period};
 use schemas::udi::Udi;
@@ -33,17 +33,12 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Where they stand now.
-    async fn now(lake: &Lake) -> Result<Standing> {
-        let at = async |name| -> Result<String> {
-            Ok(lake.table(name).await?.map_or(Ok(String::new()), |table| table.stands_at())?)
-        };
-        Ok(Standing {
-            // In the order of a run's snapshot: the ledger first.
-            ledger: at(ledger_table::TABLE).await?,
-            book: book_stands_at(lake).await?,
-            journal: at(journal::TABLE).await?,
-        })
+    /// True if nothing came since.
+    async fn is_now(&self, lake: &Lake) -> Result<bool> {
+        // In the order of a run's snapshot: the ledger first.
+        Ok(lake.stands_still(ledger_table::TABLE, &self.ledger).await?
+            && lake.stands_still(lake::BOOK, &self.book).await?
+            && lake.stands_still(journal::TABLE, &self.journal).await?)
     }
 }
 
@@ -109,7 +104,7 @@ pub async fn recall(
     period: Period,
 ) -> Result<Option<Vec<ExceptionRow>>> {
     let Some((then, exceptions)) = load(cache_dir, period) else { return Ok(None) };
-    Ok((then == Standing::now(lake).await?).then_some(exceptions))
+    Ok(then.is_now(lake).await?.then_some(exceptions))
 }
 
 /// Where the tables stood when a period's ledger was as its usage had it, and the exceptions then; `None`
