@@ -98,7 +98,9 @@ pub struct Signed {
 /// A public key, for aws-lc and for eight signatures at a time, where this processor can.
 pub struct PublicKey {
     pub parsed: ParsedPublicKey,
-    pub in_lanes: Option<eight::Key>,
+    algorithm: Algorithm,
+    spki: Vec<u8>,
+    arranged: eight::Kept,
 }
 
 impl PublicKey {
@@ -106,8 +108,14 @@ impl PublicKey {
         let spki = STANDARD.decode(spki_base64).unwrap();
         PublicKey {
             parsed: parse_spki(algorithm, &spki).unwrap(),
-            in_lanes: eight::Key::new(algorithm, &spki),
+            algorithm,
+            spki,
+            arranged: eight::Kept::default(),
         }
+    }
+
+    fn in_lanes(&self) -> Option<eight::Key<'_>> {
+        eight::Key::of(self.algorithm, &self.spki, &self.arranged)
     }
 }
 
@@ -116,7 +124,7 @@ impl PublicKey {
 pub fn verified_eight_at_a_time(signed: &[Signed], keys: &[PublicKey]) -> usize {
     fn check<'a>(s: &'a Signed, keys: &'a [PublicKey]) -> Option<eight::Check<'a>> {
         let Signed { message, sha256, signature, key } = s;
-        let key = keys[*key].in_lanes.as_ref()?;
+        let key = keys[*key].in_lanes()?;
         Some(eight::Check { key, message, sha256, signature })
     }
     let found = |part: &[Signed]| {

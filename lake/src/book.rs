@@ -93,7 +93,7 @@ pub async fn take_back_book(lake: &Lake, version: u64) -> Result<()> {
     if table.version() != version {
         return Ok(());
     }
-    let mut cells = read_cells(&before, None).await?;
+    let mut cells = read_cells(&before).await?;
     let import = stored_book(&before, cells.clone())?.import;
     cells.remove(IMPORT);
     // Where it is stale, a later import replaced the whole book.
@@ -140,21 +140,28 @@ pub async fn load_book(lake: &Lake, version: Option<u64>) -> Result<StoredBook> 
     let Some(table) = table else {
         return Ok(StoredBook::default());
     };
-    let cells = read_cells(&table, None).await?;
+    let cells = read_cells(&table).await?;
     stored_book(&table, cells)
 }
 
-/// The trust codes of the newest book, and its version: all of a book that whoever takes in reports needs, and of
-/// a large fleet a small part of it.
+/// Hands over the trust codes of the newest book, one after the other, and gives its version: they are all of a book
+/// that whoever takes in reports needs, and of a large fleet too many to be held twice.
 ///
 /// # Errors
 /// As [`load_book`], for the trust codes alone.
-pub async fn load_trust_codes(lake: &Lake) -> Result<(Vec<TrustCode>, Option<u64>)> {
-    let Some(table) = lake.table(TABLE).await? else {
-        return Ok((Vec::new(), None));
+pub async fn each_trust_code(
+    lake: &Lake,
+    take: &mut (dyn FnMut(&TrustCode) + Send),
+) -> Result<Option<u64>> {
+    let Some(table) = lake.table(TABLE).await? else { return Ok(None) };
+    let of_batch = &mut |batch: &RecordBatch| {
+        let mut cells = BTreeMap::new();
+        take_rows(batch, &mut cells)?;
+        book_of(&cells)?.trust_codes.iter().for_each(&mut *take);
+        Ok(())
     };
-    let cells = read_cells(&table, Some(TRUST_CODES)).await?;
-    Ok((book_of(&cells)?.trust_codes, Some(table.version())))
+    each_batch(&table, Some(TRUST_CODES), of_batch).await?;
+    Ok(Some(table.version()))
 }
 
 /// The newest book, from a copy of its cells that is kept in a folder where there is one, for questions that
@@ -172,7 +179,7 @@ pub async fn load_book_kept(lake: &Lake, cache_dir: &Path) -> Result<StoredBook>
     if let Some(cells) = std::fs::read(&path).ok().and_then(|kept| kept_cells(&kept, &stands_at)) {
         return stored_book(&table, cells);
     }
-    let cells = read_cells(&table, None).await?;
+    let cells = read_cells(&table).await?;
     // That it cannot be kept costs the next one its time, and nothing else.
     if let Err(error) = cache::put(&path, &cells_to_keep(&stands_at, &cells)) {
         tracing::debug!(%error, path = %path.display(), "the book is not kept");
@@ -231,8 +238,22 @@ fn text_of<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
     std::str::from_utf8(text).ok()
 }
 
-/// The cells of a book, or of one of its files only.
-async fn read_cells(table: &Table, file: Option<&str>) -> Result<BTreeMap<String, Cells>> {
+/// The cells of a book.
+async fn read_cells(table: &Table) -> Result<BTreeMap<String, Cells>> {
+    let mut cells: BTreeMap<String, Cells> = BTreeMap::new();
+    each_batch(table, None, &mut |batch| take_rows(batch, &mut cells)).await?;
+    for table in cells.values_mut() {
+        table.sort_by_line();
+    }
+    Ok(cells)
+}
+
+/// The rows of a book, or of one of its files only, in no order.
+async fn each_batch(
+    table: &Table,
+    file: Option<&str>,
+    take: &mut (dyn FnMut(&RecordBatch) -> Result<()> + Send),
+) -> Result<()> {
     let failed = |e| LakeError::query(TABLE, e);
     let config = SessionConfig::new().with_repartition_file_min_size(0);
     let session = SessionContext::new_with_config(config);
@@ -248,14 +269,10 @@ async fn read_cells(table: &Table, file: Option<&str>) -> Result<BTreeMap<String
     });
     let rows = rows.and_then(|rows| rows.select(columns));
     let mut rows = rows.map_err(failed)?.execute_stream().await.map_err(failed)?;
-    let mut cells: BTreeMap<String, Cells> = BTreeMap::new();
     while let Some(batch) = rows.next().await {
-        take_rows(&batch.map_err(failed)?, &mut cells)?;
+        take(&batch.map_err(failed)?)?;
     }
-    for table in cells.values_mut() {
-        table.sort_by_line();
-    }
-    Ok(cells)
+    Ok(())
 }
 
 fn stored_book(table: &Table, mut cells: BTreeMap<String, Cells>) -> Result<StoredBook> {

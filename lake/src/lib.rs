@@ -29,8 +29,8 @@ use object_store::ObjectStoreExt as _;
 use url::Url;
 
 pub use book::{
-    Import, StoredBook, TABLE as BOOK, book_stands_at, book_that_stood_at, book_version, load_book,
-    load_book_kept, load_trust_codes, save_book, take_back_book,
+    Import, StoredBook, TABLE as BOOK, book_stands_at, book_that_stood_at, book_version,
+    each_trust_code, load_book, load_book_kept, save_book, take_back_book,
 };
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};

@@ -1,12 +1,15 @@
 //! Trust codes by UDI, and the check of a signature against them (R7).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::signature::ParsedPublicKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hashbrown::HashTable;
 use schemas::book::TrustCode;
 use schemas::key::{Algorithm, parse_spki};
 use schemas::period::EpochSeconds;
@@ -27,109 +30,198 @@ pub enum Verdict {
     NotValidThen,
 }
 
-/// A public key in SPKI DER, parsed when it is first used and kept parsed.
-struct Key {
-    algorithm: Algorithm,
-    spki: Box<[u8]>,
-    parsed: OnceLock<Option<ParsedPublicKey>>,
-    /// The same, for eight signatures at a time.
-    in_lanes: OnceLock<Option<Box<eight::Key>>>,
+/// Trust codes as they come, not yet by device.
+#[derive(Default)]
+pub struct Codes {
+    pids: Pids,
+    /// Serial numbers and keys, each of all codes in one piece: a fleet has one for each device.
+    serials: String,
+    spkis: Vec<u8>,
+    all: Vec<Code>,
 }
 
-impl Key {
-    fn new(algorithm: Algorithm, spki: Box<[u8]>) -> Key {
-        Key { algorithm, spki, parsed: OnceLock::new(), in_lanes: OnceLock::new() }
-    }
-
-    fn in_lanes(&self) -> Option<&eight::Key> {
-        let key = || eight::Key::new(self.algorithm, &self.spki).map(Box::new);
-        self.in_lanes.get_or_init(key).as_deref()
-    }
-
-    fn verifies(&self, signed: &SignedParts<'_>, signature: &[u8]) -> bool {
-        let parsed = self.parsed.get_or_init(|| parse_spki(self.algorithm, &self.spki).ok());
-        let Some(key) = parsed else { return false };
-        match self.algorithm {
-            Algorithm::EdDsa => key.verify_sig(signed.message, signature).is_ok(),
-            // Both sign the SHA-256 of the message, which is known already.
-            Algorithm::Rs256 | Algorithm::Es256 => Digest::import_less_safe(signed.sha256, &SHA256)
-                .is_ok_and(|digest| key.verify_digest_sig(&digest, signature).is_ok()),
-        }
-    }
+/// PIDs, of which a fleet has few.
+#[derive(Default)]
+struct Pids {
+    all: Vec<Box<str>>,
+    places: HashMap<Box<str>, u32>,
 }
 
-/// A trust code of a device; its key by its place among the device's keys.
+/// A trust code of a device. There may be a million of them, so the fields are as small as they may be.
 struct Code {
-    key: usize,
+    /// Where the serial number begins among all, and the key.
+    serial_from: usize,
+    spki_from: usize,
     valid_from: EpochSeconds,
     /// Exclusive.
     valid_to: EpochSeconds,
+    /// The place of its key among all.
+    key: usize,
+    pid: u32,
+    serial_length: u16,
+    spki_length: u16,
+    algorithm: Algorithm,
+    is_last_of_device: bool,
 }
 
 impl Code {
     fn holds(&self, at: EpochSeconds) -> bool {
         self.valid_from <= at && at < self.valid_to
     }
+
+    fn serial(&self) -> Range<usize> {
+        self.serial_from..self.serial_from + usize::from(self.serial_length)
+    }
+
+    fn spki(&self) -> Range<usize> {
+        self.spki_from..self.spki_from + usize::from(self.spki_length)
+    }
 }
 
-/// What is on record of one device.
-struct Signer {
-    codes: Box<[Code]>,
-    keys: Box<[Key]>,
-}
-
-impl Signer {
-    fn new(of_udi: &[&TrustCode]) -> Signer {
-        let mut keys: Vec<Key> = Vec::with_capacity(of_udi.len());
-        let code = |code: &&TrustCode| {
-            let algorithm = code.algorithm;
-            // One that does not decode verifies nothing; those of a book do.
-            let spki = STANDARD.decode(&code.public_key).unwrap_or_default().into_boxed_slice();
-            let held = keys.iter().position(|k| k.algorithm == algorithm && k.spki == spki);
-            let key = held.unwrap_or_else(|| {
-                keys.push(Key::new(algorithm, spki));
-                keys.len() - 1
-            });
-            let valid_to = code.valid_to.unwrap_or_else(|| overwritten_at(code, of_udi));
-            Code { key, valid_from: code.valid_from, valid_to }
+impl Codes {
+    pub fn add(&mut self, code: &TrustCode) {
+        let Udi { pid, serial } = &code.udi;
+        // One that does not decode verifies nothing; those of a book do.
+        let spki = STANDARD.decode(&code.public_key).unwrap_or_default();
+        // A serial number has at most 256 bytes; a longer key is none, and verifies nothing.
+        let (Ok(serial_length), Ok(spki_length)) = (serial.len().try_into(), spki.len().try_into())
+        else {
+            return;
         };
-        let codes = of_udi.iter().map(code).collect();
-        Signer { codes, keys: keys.into() }
+        self.all.push(Code {
+            serial_from: self.serials.len(),
+            spki_from: self.spkis.len(),
+            valid_from: code.valid_from,
+            valid_to: code.valid_to.unwrap_or(EpochSeconds::MAX),
+            key: 0,
+            pid: self.pids.place_of(pid),
+            serial_length,
+            spki_length,
+            algorithm: code.algorithm,
+            is_last_of_device: false,
+        });
+        self.serials.push_str(serial);
+        self.spkis.extend_from_slice(&spki);
     }
+}
 
-    /// Its codes of an algorithm, each with its key.
-    fn codes(&self, algorithm: Algorithm) -> impl Iterator<Item = (&Code, &Key)> {
-        let codes = self.codes.iter().map(|code| (code, &self.keys[code.key]));
-        codes.filter(move |(_, key)| key.algorithm == algorithm)
+impl Pids {
+    fn place_of(&mut self, pid: &str) -> u32 {
+        if let Some(place) = self.places.get(pid) {
+            return *place;
+        }
+        let place = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.all.push(pid.into());
+        self.places.insert(pid.into(), place);
+        place
     }
+}
+
+/// What is made of a public key in SPKI DER when it is first used, and kept.
+#[derive(Default)]
+struct Key {
+    parsed: OnceLock<Option<Box<ParsedPublicKey>>>,
+    /// The same, for eight signatures at a time.
+    arranged: eight::Kept,
 }
 
 /// All trust codes of a book. A fleet has one for each device, so that little is held of each.
 #[derive(Default)]
 pub struct Keyring {
-    /// By PID, then by serial number.
-    signers: HashMap<Box<str>, HashMap<Box<str>, Signer>>,
+    pids: Pids,
+    serials: String,
+    spkis: Vec<u8>,
+    /// By device.
+    codes: Vec<Code>,
+    keys: Vec<Key>,
+    /// Places of the first codes of the devices, by their UDI.
+    by_udi: HashTable<usize>,
+    hasher: RandomState,
 }
 
 impl Keyring {
     #[must_use]
     pub fn new(trust_codes: &[TrustCode]) -> Keyring {
-        let mut sorted: Vec<&TrustCode> = trust_codes.iter().collect();
-        sorted.sort_by(|a, b| a.udi.cmp(&b.udi));
-        let mut keyring = Keyring::default();
-        for of_udi in sorted.chunk_by(|a, b| a.udi == b.udi) {
-            let Udi { pid, serial } = &of_udi[0].udi;
-            let signers = match keyring.signers.get_mut(pid.as_str()) {
-                Some(signers) => signers,
-                None => keyring.signers.entry(pid.as_str().into()).or_default(),
-            };
-            signers.insert(serial.as_str().into(), Signer::new(of_udi));
-        }
-        keyring
+        let mut codes = Codes::default();
+        trust_codes.iter().for_each(|code| codes.add(code));
+        Keyring::of(codes)
     }
 
-    fn signer(&self, udi: &Udi) -> Option<&Signer> {
-        self.signers.get(udi.pid.as_str())?.get(udi.serial.as_str())
+    #[must_use]
+    pub fn of(codes: Codes) -> Keyring {
+        let Codes { pids, mut serials, mut spkis, all: mut codes } = codes;
+        serials.shrink_to_fit();
+        spkis.shrink_to_fit();
+        codes.shrink_to_fit();
+        codes.sort_unstable_by_key(|code| {
+            (code.pid, &serials[code.serial()], code.valid_from, &spkis[code.spki()])
+        });
+        let (mut keys, mut devices) = (0, 0);
+        let device = |code: &Code| (code.pid, &serials[code.serial()]);
+        for of_device in codes.chunk_by_mut(|a, b| device(a) == device(b)) {
+            devices += 1;
+            end_where_overwritten(of_device);
+            for at in 0..of_device.len() {
+                let (before, rest) = of_device.split_at_mut(at);
+                let code = &mut rest[0];
+                let same = |other: &&Code| {
+                    other.algorithm == code.algorithm && spkis[other.spki()] == spkis[code.spki()]
+                };
+                code.key = before.iter().find(same).map_or(keys, |other| other.key);
+                keys = keys.max(code.key + 1);
+            }
+            if let Some(last) = of_device.last_mut() {
+                last.is_last_of_device = true;
+            }
+        }
+        let hasher = RandomState::new();
+        let mut by_udi = HashTable::with_capacity(devices);
+        let mut is_first = true;
+        for (place, code) in codes.iter().enumerate() {
+            if is_first {
+                let hash = |place: &usize| hasher.hash_one(device(&codes[*place]));
+                by_udi.insert_unique(hash(&place), place, hash);
+            }
+            is_first = code.is_last_of_device;
+        }
+        let keys = std::iter::repeat_with(Key::default).take(keys).collect();
+        Keyring { pids, serials, spkis, codes, keys, by_udi, hasher }
+    }
+
+    /// The codes of a device, if any is on record.
+    fn signer(&self, udi: &Udi) -> Option<&[Code]> {
+        let device = (*self.pids.places.get(udi.pid.as_str())?, udi.serial.as_str());
+        let of_device = |place: &usize| {
+            let code = &self.codes[*place];
+            (code.pid, &self.serials[code.serial()]) == device
+        };
+        let first = *self.by_udi.find(self.hasher.hash_one(device), of_device)?;
+        self.codes[first..].split_inclusive(|code| code.is_last_of_device).next()
+    }
+
+    /// Of codes those of an algorithm.
+    fn of_algorithm(codes: &[Code], algorithm: Algorithm) -> impl Iterator<Item = &Code> {
+        codes.iter().filter(move |code| code.algorithm == algorithm)
+    }
+
+    fn spki(&self, code: &Code) -> &[u8] {
+        &self.spkis[code.spki()]
+    }
+
+    fn key(&self, code: &Code) -> &Key {
+        &self.keys[code.key]
+    }
+
+    /// True if the key of a code verifies a signature.
+    fn verifies(&self, code: &Code, signed: &SignedParts<'_>, signature: &[u8]) -> bool {
+        let parsed = || parse_spki(code.algorithm, self.spki(code)).ok().map(Box::new);
+        let Some(key) = self.key(code).parsed.get_or_init(parsed) else { return false };
+        match code.algorithm {
+            Algorithm::EdDsa => key.verify_sig(signed.message, signature).is_ok(),
+            // Both sign the SHA-256 of the message, which is known already.
+            Algorithm::Rs256 | Algorithm::Es256 => Digest::import_less_safe(signed.sha256, &SHA256)
+                .is_ok_and(|digest| key.verify_digest_sig(&digest, signature).is_ok()),
+        }
     }
 
     /// Looks for signatures that verify, eight at a time where this processor can. Each is tried with
@@ -139,8 +231,9 @@ impl Keyring {
         let check = |(place, signed): (usize, &'s Option<SignedParts<'_>>)| {
             let SignedParts { message, sha256, value, .. } = signed.as_ref()?;
             let signature = value.as_deref()?;
-            let key = self.likely_key(signed.as_ref()?)?;
-            let in_lanes = key.in_lanes()?;
+            let code = self.likely(signed.as_ref()?)?;
+            let key = self.key(code);
+            let in_lanes = eight::Key::of(code.algorithm, self.spki(code), &key.arranged)?;
             Some(((place, key), eight::Check { key: in_lanes, message, sha256, signature }))
         };
         let (tried, checks): (Vec<_>, Vec<_>) =
@@ -152,29 +245,30 @@ impl Keyring {
         proofs
     }
 
-    /// The key of the first code that is in force, or else of the first.
-    fn likely_key(&self, signed: &SignedParts<'_>) -> Option<&Key> {
-        let signer = self.signer(signed.signer)?;
-        let mut in_force = signer.codes(signed.algorithm).filter(|(code, _)| code.holds(signed.at));
-        in_force.next().or_else(|| signer.codes(signed.algorithm).next()).map(|(_, key)| key)
+    /// The first code that is in force, or else the first.
+    fn likely(&self, signed: &SignedParts<'_>) -> Option<&Code> {
+        let codes = self.signer(signed.signer)?;
+        let mut in_force =
+            Self::of_algorithm(codes, signed.algorithm).filter(|code| code.holds(signed.at));
+        in_force.next().or_else(|| Self::of_algorithm(codes, signed.algorithm).next())
     }
 
     /// Checks a signature over the exact bytes that were signed (R7.1). What is proven of it already
     /// is not checked again.
     #[must_use]
     pub fn verify(&self, signed: &SignedParts<'_>, proof: Proof<'_>) -> Verdict {
-        let Some(signer) = self.signer(signed.signer) else {
+        let Some(codes) = self.signer(signed.signer) else {
             return Verdict::TrustUnknown;
         };
         let Some(signature) = signed.value.as_deref() else {
             return Verdict::Invalid;
         };
         let mut verdict = Verdict::Invalid;
-        for (code, key) in signer.codes(signed.algorithm) {
+        for code in Self::of_algorithm(codes, signed.algorithm) {
             let in_force = code.holds(signed.at);
             // A code that could not change the verdict need not be tried.
             if (in_force || verdict == Verdict::Invalid)
-                && (proof.is_by(key) || key.verifies(signed, signature))
+                && (proof.is_by(self.key(code)) || self.verifies(code, signed, signature))
             {
                 if in_force {
                     return Verdict::Verified;
@@ -212,26 +306,28 @@ impl Keyring {
     #[must_use]
     pub fn verifying(&self, signed: &SignedParts<'_>) -> Option<TrustFact> {
         let signature = signed.value.as_deref()?;
-        let (code, key) = self
-            .signer(signed.signer)?
-            .codes(signed.algorithm)
-            .filter(|(code, _)| code.holds(signed.at))
-            .find(|(_, key)| key.verifies(signed, signature))?;
+        let codes = self.signer(signed.signer)?;
+        let code = Self::of_algorithm(codes, signed.algorithm)
+            .filter(|code| code.holds(signed.at))
+            .find(|code| self.verifies(code, signed, signature))?;
         Some(TrustFact {
-            algorithm: key.algorithm,
-            public_key: STANDARD.encode(&key.spki),
+            algorithm: code.algorithm,
+            public_key: STANDARD.encode(self.spki(code)),
             valid_from: code.valid_from,
             valid_to: (code.valid_to != EpochSeconds::MAX).then_some(code.valid_to),
         })
     }
 }
 
-/// A trust code without an end ends where a later one of its UDI starts (R7.2).
-fn overwritten_at(code: &TrustCode, of_udi: &[&TrustCode]) -> EpochSeconds {
-    of_udi
-        .iter()
-        .map(|other| other.valid_from)
-        .filter(|from| *from > code.valid_from)
-        .min()
-        .unwrap_or(EpochSeconds::MAX)
+/// A trust code without an end ends where a later one of its UDI starts (R7.2). They come by their start.
+fn end_where_overwritten(of_device: &mut [Code]) {
+    let mut next = EpochSeconds::MAX;
+    for group in of_device.chunk_by_mut(|a, b| a.valid_from == b.valid_from).rev() {
+        for code in &mut *group {
+            if code.valid_to == EpochSeconds::MAX {
+                code.valid_to = next;
+            }
+        }
+        next = group[0].valid_from;
+    }
 }

@@ -17,14 +17,14 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::StreamExt as _;
-use lake::{Lake, LakeError, Layout, StoredBook, Table, book_version, load_book, load_trust_codes};
+use lake::{Lake, LakeError, Layout, StoredBook, Table, book_version, each_trust_code, load_book};
 use schemas::book::{Book, Cells, TrustCode};
 use schemas::period::EpochSeconds;
 use schemas::trust::{SCHEMA, TABLE, columns};
 use schemas::udi::Udi;
 use serde_json::Value;
 
-use crate::core::keyring::Keyring;
+use crate::core::keyring::{Codes, Keyring};
 
 /// More codes in one message are no trust codes of one device.
 const CODES_MAX: usize = 1000;
@@ -149,9 +149,10 @@ pub fn rows_of(
 /// # Errors
 /// If the store fails, or what is stored does not hold any more.
 pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeError> {
-    let (mut codes, book_version) = load_trust_codes(lake).await?;
-    codes.extend(load(lake).await?);
-    Ok((Keyring::new(&codes), book_version))
+    let mut codes = Codes::default();
+    let book_version = each_trust_code(lake, &mut |code| codes.add(code)).await?;
+    load(lake).await?.iter().for_each(|code| codes.add(code));
+    Ok((Keyring::of(codes), book_version))
 }
 
 /// What a keyring is made of beside a book: keys that came over Kafka, and which book is the newest.

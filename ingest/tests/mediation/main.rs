@@ -4,6 +4,7 @@
 
 mod carriers;
 mod desk;
+mod keyring;
 mod properties;
 mod races;
 mod reports;

@@ -1,7 +1,7 @@
 //! Project Wycheproof's vectors: signatures made to find what checks get wrong.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use ingest::core::eight::{self, Check, Key};
+use ingest::core::eight::{self, Check, Kept, Key};
 use schemas::key::{Algorithm, parse_spki};
 use wycheproof::{ecdsa, eddsa, rsa_pkcs1_verify};
 
@@ -24,7 +24,8 @@ struct Looked {
 
 impl Looked {
     fn at(&mut self, algorithm: Algorithm, spki: &[u8], vectors: &[Vector<'_>]) {
-        let Some(key) = Key::new(algorithm, spki) else { return };
+        let kept = Kept::default();
+        let Some(key) = Key::of(algorithm, spki, &kept) else { return };
         let parsed = parse_spki(algorithm, spki).unwrap();
         self.keys += 1;
         self.vectors += vectors.len();
@@ -38,7 +39,7 @@ impl Looked {
             .zip(&digests)
             .flat_map(|pair| [pair, pair])
             .map(|(&Vector { message, signature, .. }, sha256)| Check {
-                key: &key,
+                key,
                 message,
                 sha256,
                 signature,

@@ -183,7 +183,7 @@ struct Operands {
 }
 
 /// The key in its SPKI (RFC 8410, 4).
-pub(super) fn key_of(spki: &[u8]) -> Option<[u8; 32]> {
+pub(super) fn key_of(spki: &[u8]) -> Option<&[u8; 32]> {
     const BEFORE_KEY: &[u8] =
         &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
     spki.strip_prefix(BEFORE_KEY)?.try_into().ok()

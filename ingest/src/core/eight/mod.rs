@@ -16,24 +16,46 @@ mod p256;
 #[cfg(target_arch = "x86_64")]
 mod rsa;
 
+use std::sync::OnceLock;
+
 use schemas::key::Algorithm;
 
-/// A public key, arranged for these checks.
-pub struct Key(Kind);
+/// What is arranged of a public key, once: of an Ed25519 key nothing.
+pub type Kept = OnceLock<Option<Box<Arranged>>>;
+
+/// What these checks take of a public key, where that is work.
+pub struct Arranged(Made);
 
 #[cfg(target_arch = "x86_64")]
-enum Kind {
+enum Made {
     Rsa(rsa::Key),
     P256(p256::Key),
-    Ed25519([u8; 32]),
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-enum Kind {}
+enum Made {}
+
+/// A public key, as these checks take it.
+#[derive(Clone, Copy)]
+pub struct Key<'k>(Kind<'k>);
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+enum Kind<'k> {
+    Rsa(&'k rsa::Key),
+    P256(&'k p256::Key),
+    Ed25519(&'k [u8; 32]),
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[derive(Clone, Copy)]
+enum Kind<'k> {
+    None(std::convert::Infallible, std::marker::PhantomData<&'k Arranged>),
+}
 
 /// A signature, and what it is checked against.
 pub struct Check<'a> {
-    pub key: &'a Key,
+    pub key: Key<'a>,
     pub message: &'a [u8],
     pub sha256: &'a [u8; 32],
     pub signature: &'a [u8],
@@ -43,7 +65,7 @@ pub struct Check<'a> {
 mod here {
     use fearless_simd::{Avx512, Level};
 
-    use super::{Algorithm, Check, Key, Kind, ed25519, p256, rsa};
+    use super::{Algorithm, Arranged, Check, Kept, Key, Kind, Made, ed25519, p256, rsa};
 
     fn processor() -> Option<Avx512> {
         Level::new().as_avx512()
@@ -55,17 +77,24 @@ mod here {
         processor().is_some()
     }
 
-    impl Key {
+    impl<'k> Key<'k> {
         /// `None` of a key that is not checked here. The bytes are the key's SPKI in DER, of the algorithm.
         #[must_use]
-        pub fn new(algorithm: Algorithm, spki: &[u8]) -> Option<Key> {
+        pub fn of(algorithm: Algorithm, spki: &'k [u8], kept: &'k Kept) -> Option<Key<'k>> {
             processor()?;
-            let kind = match algorithm {
-                Algorithm::Rs256 => Kind::Rsa(rsa::Key::new(spki)?),
-                Algorithm::Es256 => Kind::P256(p256::Key::new(spki)?),
-                Algorithm::EdDsa => Kind::Ed25519(ed25519::key_of(spki)?),
+            let made = || match algorithm {
+                Algorithm::Rs256 => rsa::Key::new(spki).map(Made::Rsa),
+                Algorithm::Es256 => p256::Key::new(spki).map(Made::P256),
+                Algorithm::EdDsa => None,
             };
-            Some(Key(kind))
+            if algorithm == Algorithm::EdDsa {
+                return ed25519::key_of(spki).map(|key| Key(Kind::Ed25519(key)));
+            }
+            let arranged = kept.get_or_init(|| made().map(|made| Box::new(Arranged(made))));
+            arranged.as_deref().map(|Arranged(made)| match made {
+                Made::Rsa(key) => Key(Kind::Rsa(key)),
+                Made::P256(key) => Key(Kind::P256(key)),
+            })
         }
     }
 
@@ -76,7 +105,7 @@ mod here {
         let Some(here) = processor() else { return verified };
         let (mut of_rsa, mut of_p256, mut of_ed25519) = (Vec::new(), Vec::new(), Vec::new());
         for (place, Check { key, message, sha256, signature }) in checks.iter().enumerate() {
-            match &key.0 {
+            match key.0 {
                 Kind::Rsa(key) => of_rsa.push((place, rsa::Check { key, sha256, signature })),
                 Kind::P256(key) => of_p256.push((place, p256::Check { key, sha256, signature })),
                 Kind::Ed25519(key) => {
@@ -94,16 +123,16 @@ mod here {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod here {
-    use super::{Algorithm, Check, Key};
+    use super::{Algorithm, Check, Kept, Key};
 
     #[must_use]
     pub fn is_here() -> bool {
         false
     }
 
-    impl Key {
+    impl<'k> Key<'k> {
         #[must_use]
-        pub fn new(_: Algorithm, _: &[u8]) -> Option<Key> {
+        pub fn of(_: Algorithm, _: &'k [u8], _: &'k Kept) -> Option<Key<'k>> {
             None
         }
     }
