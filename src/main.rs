@@ -81,12 +81,24 @@ fn outlive_file_limits() -> std::io::Result<()> {
 
 fn run(cli: Cli) -> Result<Outcome, Failure> {
     let config = config::Config::load(&cli.global).map_err(Failure::Usage)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(error.into()))?;
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let plans = matches!(cli.command, cli::Command::Sql { .. } | cli::Command::Serve(_));
+    if plans {
+        threads.thread_stack_size(commands::PLANNING_STACK);
+    }
+    let runtime = threads.enable_all().build().map_err(|error| Failure::Failed(error.into()))?;
     runtime
         .block_on(async { outlive_file_limits() })
         .map_err(|error| Failure::Failed(error.into()))?;
-    commands::run(cli.command, &config, &runtime)
+    if !plans {
+        return commands::run(cli.command, &config, &runtime);
+    }
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(commands::PLANNING_STACK)
+            .spawn_scoped(scope, || commands::run(cli.command, &config, &runtime))
+            .map_err(|error| Failure::Failed(error.into()))?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

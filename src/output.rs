@@ -67,11 +67,18 @@ fn finish(written: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Rows of text. `numbers` are columns that JSON gives as numbers and tables align to the right.
+/// Rows of text.
+#[derive(Default)]
 pub struct Rows<'a> {
     pub columns: &'a [&'a str],
     pub rows: Vec<Vec<String>>,
+    /// Columns that JSON gives as whole numbers, and tables align to the right.
     pub numbers: &'a [&'a str],
+    /// Columns that tables align to the right too, and that are text in JSON, whatever their values: a JSON number is a
+    /// float to most readers.
+    pub decimals: &'a [&'a str],
+    /// Columns of true and false.
+    pub flags: &'a [&'a str],
     /// Columns that a table leaves out, so that it fits a screen.
     pub hidden: &'a [&'a str],
 }
@@ -107,20 +114,28 @@ fn json_cell(rows: &Rows<'_>, column: &str, cell: &str) -> Value {
     if cell.is_empty() {
         return Value::Null;
     }
-    if rows.numbers.contains(&column)
-        && let Ok(number) = cell.parse::<u64>()
-    {
-        return number.into();
+    if rows.numbers.contains(&column) {
+        let number = cell.parse::<u64>().map(Value::from);
+        return number.or_else(|_| cell.parse::<i64>().map(Value::from)).unwrap_or(cell.into());
     }
-    // Decimals stay text: a JSON number is a float to most readers.
+    if rows.flags.contains(&column)
+        && let Ok(flag) = cell.parse::<bool>()
+    {
+        return flag.into();
+    }
     cell.into()
 }
 
 fn write_csv(rows: &Rows<'_>) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(io::stdout().lock());
-    writer.write_record(rows.columns)?;
-    for row in &rows.rows {
-        writer.write_record(row)?;
+    let all = std::iter::once(rows.columns.to_vec());
+    let rows = rows.rows.iter().map(|row| row.iter().map(String::as_str).collect());
+    for row in all.chain(rows) {
+        // The library's own conversion forgets what kind of error it was.
+        writer.write_record(row).map_err(|error| match error.into_kind() {
+            csv::ErrorKind::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        })?;
     }
     writer.flush()
 }
@@ -146,7 +161,7 @@ pub fn table(rows: &Rows<'_>) -> String {
         table.add_row(shown.iter().map(|&i| printable(&row[i])));
     }
     for (place, &i) in shown.iter().enumerate() {
-        if rows.numbers.contains(&rows.columns[i])
+        if [rows.numbers, rows.decimals].concat().contains(&rows.columns[i])
             && let Some(column) = table.column_mut(place)
         {
             column.set_cell_alignment(CellAlignment::Right);

@@ -4,7 +4,8 @@
 //! table's log up to a version goes into a manifest. Files that a merge wrote get theirs in the commit
 //! after it.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake::kernel::{Action, Add};
 use deltalake::logstore::{ObjectStoreRef, get_actions};
@@ -12,7 +13,13 @@ use deltalake::protocol::SaveMode;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
+use parquet::basic::LogicalType;
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnDescriptor;
 use schemas::merkle::{self, Hash};
+use schemas::period::Moment;
+use serde_json::Value;
 
 use crate::{Appended, LakeError, Result, Table};
 
@@ -33,10 +40,81 @@ pub struct FilesChecked {
     pub damaged: Option<(String, String)>,
 }
 
-/// The SHA-256 of a file's bytes.
-async fn digest_at(store: &ObjectStoreRef, path: &str) -> object_store::Result<String> {
-    let bytes = store.get(&Path::parse(path)?).await?.bytes().await?;
-    Ok(merkle::digest(&bytes).to_string())
+async fn bytes_at(store: &ObjectStoreRef, path: &str) -> object_store::Result<bytes::Bytes> {
+    store.get(&Path::parse(path)?).await?.bytes().await
+}
+
+/// How the statistics in a file's commit, by which files are passed over, differ from what the file says of itself.
+fn misstated(add: &Add, bytes: &bytes::Bytes) -> Option<String> {
+    let Some(said) = add.stats.as_deref() else { return None };
+    let Ok(said) = serde_json::from_str::<Value>(said) else {
+        return Some("the statistics in its commit are no JSON".to_owned());
+    };
+    let file = match ParquetMetaDataReader::new().parse_and_finish(bytes) {
+        Ok(file) => file,
+        Err(error) => return Some(format!("it is no Parquet: {error}")),
+    };
+    let rows = file.file_metadata().num_rows();
+    if said["numRecords"].as_i64() != Some(rows) {
+        return Some(format!("it has {rows} rows; its commit says {}", said["numRecords"]));
+    }
+    for (i, column) in file.file_metadata().schema_descr().columns().iter().enumerate() {
+        let name = column.path().string();
+        let parts: Option<Vec<_>> =
+            file.row_groups().iter().map(|group| group.column(i).statistics()).collect();
+        let Some(parts) = parts else { continue };
+        let nulls: Option<u64> = parts.iter().map(|part| part.null_count_opt()).sum();
+        let nulls_said = said["nullCount"][&name].as_u64();
+        if let (Some(nulls), Some(said)) = (nulls, nulls_said)
+            && nulls != said
+        {
+            return Some(format!("it has {nulls} nulls of {name}; its commit says {said}"));
+        }
+        let ends = [("minValues", Ordering::Less), ("maxValues", Ordering::Greater)];
+        for (end, beyond) in ends {
+            let bound = &said[end][&name];
+            if !bound.is_null() && parts.iter().any(|part| is_beyond(part, column, bound, beyond)) {
+                return Some(format!(
+                    "it has values of {name} beyond {bound}, in {end} of its commit"
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// True if a part of a column has a value that is less, or greater, than a bound.
+fn is_beyond(
+    part: &Statistics,
+    column: &ColumnDescriptor,
+    bound: &Value,
+    beyond: Ordering,
+) -> bool {
+    let is_least = beyond == Ordering::Less;
+    let is = |compared: Option<Ordering>| compared == Some(beyond);
+    match part {
+        Statistics::ByteArray(part) if column.logical_type_ref() == Some(&LogicalType::String) => {
+            let end = if is_least { part.min_opt() } else { part.max_opt() };
+            end.is_some_and(|end| is(bound.as_str().map(|bound| end.data().cmp(bound.as_bytes()))))
+        }
+        Statistics::Int32(part) => {
+            let end = if is_least { part.min_opt() } else { part.max_opt() };
+            end.is_some_and(|end| is(bound.as_i64().map(|bound| i64::from(*end).cmp(&bound))))
+        }
+        Statistics::Int64(part) => {
+            let end = if is_least { part.min_opt() } else { part.max_opt() };
+            let bound = match column.logical_type_ref() {
+                // Journal and ledger count in whole seconds, and store microseconds.
+                Some(LogicalType::Timestamp { .. }) => match bound.as_str().map(str::parse) {
+                    Some(Ok(Moment::At(second))) => second.checked_mul(1_000_000),
+                    _ => return true,
+                },
+                _ => bound.as_i64(),
+            };
+            end.is_some_and(|end| is(bound.map(|bound| end.cmp(&bound))))
+        }
+        _ => false,
+    }
 }
 
 fn tag_of(add: &Add) -> Option<String> {
@@ -48,47 +126,53 @@ impl Table {
     pub(crate) async fn seal(&self, adds: &mut [Add]) -> Result<()> {
         let store = self.delta.object_store();
         for add in adds {
-            let digest = digest_at(&store, &add.path).await;
-            let digest = digest.map_err(|e| LakeError::store(self.name(), e))?;
+            let bytes = bytes_at(&store, &add.path).await;
+            let bytes = bytes.map_err(|e| LakeError::store(self.name(), e))?;
+            let digest = merkle::digest(&bytes).to_string();
             add.tags.get_or_insert_default().insert(TAG.to_owned(), Some(digest));
         }
         Ok(())
     }
 
-    /// Reads every file of the loaded version, and compares it with the digest of its commit.
+    /// Reads every file of the loaded version and of those that are pinned, and compares it with the digest and the
+    /// statistics of its commit.
     ///
     /// # Errors
     /// If the store fails, or the log cannot be read.
-    pub async fn check_files(&self) -> Result<FilesChecked> {
-        let files: Vec<(String, Option<String>)> =
-            self.adds().await?.into_values().map(|add| (add.path.clone(), tag_of(&add))).collect();
+    pub async fn check_files(&self, pinned: &BTreeSet<u64>) -> Result<FilesChecked> {
+        let files: Vec<Add> = self.adds(pinned).await?.into_values().collect();
         let mut checked = FilesChecked::default();
         let store = self.delta.object_store();
-        let digests = futures::stream::iter(files).map(|(path, tag)| {
+        let looked_at = futures::stream::iter(files).map(|add| {
             let store = store.clone();
             async move {
-                let digest = match digest_at(&store, &path).await {
-                    Ok(digest) => Ok(digest),
-                    Err(object_store::Error::NotFound { .. }) => Err("it is not there"),
+                let bytes = match bytes_at(&store, &add.path).await {
+                    Ok(bytes) => bytes,
+                    Err(object_store::Error::NotFound { .. }) => {
+                        return Ok((add.path, false, Some("it is not there".to_owned())));
+                    }
                     Err(error) => return Err(error),
                 };
-                Ok((path, tag, digest))
+                let (tag, digest) = (tag_of(&add), merkle::digest(&bytes).to_string());
+                let how = match &tag {
+                    Some(tag) if *tag != digest => {
+                        Some(format!("its SHA-256 is {digest}; its commit says {tag}"))
+                    }
+                    _ => misstated(&add, &bytes),
+                };
+                Ok((add.path, tag.is_some(), how))
             }
         });
-        let mut digests = digests.buffered(FILES_TOGETHER);
-        while let Some((path, tag, digest)) =
-            digests.try_next().await.map_err(|e| LakeError::store(self.name(), e))?
+        let mut looked_at = looked_at.buffered(FILES_TOGETHER);
+        while let Some((path, is_sealed, how)) =
+            looked_at.try_next().await.map_err(|e| LakeError::store(self.name(), e))?
         {
-            match (tag, digest) {
-                (_, Err(why)) => {
-                    checked.damaged.get_or_insert((path, why.to_owned()));
-                }
-                (None, Ok(_)) => checked.unsealed += 1,
-                (Some(tag), Ok(digest)) if tag == digest => checked.sealed += 1,
-                (Some(tag), Ok(digest)) => {
-                    let how = format!("its SHA-256 is {digest}; its commit says {tag}");
+            match how {
+                Some(how) => {
                     checked.damaged.get_or_insert((path, how));
                 }
+                None if is_sealed => checked.sealed += 1,
+                None => checked.unsealed += 1,
             }
         }
         Ok(checked)
@@ -97,8 +181,12 @@ impl Table {
     /// Gives the files that have none the tags of their digests, in a commit of its own.
     pub(crate) async fn seal_merged(&mut self) -> Result<()> {
         loop {
-            let mut adds: Vec<Add> =
-                self.adds().await?.into_values().filter(|add| tag_of(add).is_none()).collect();
+            let mut adds: Vec<Add> = self
+                .adds(&BTreeSet::new())
+                .await?
+                .into_values()
+                .filter(|add| tag_of(add).is_none())
+                .collect();
             if adds.is_empty() {
                 return Ok(());
             }
@@ -113,24 +201,32 @@ impl Table {
         }
     }
 
-    /// The files of the loaded version by their paths, as their commits add them.
-    async fn adds(&self) -> Result<BTreeMap<String, Add>> {
-        let mut files: BTreeMap<String, Add> = BTreeMap::new();
+    /// The files of the loaded version and of the pinned ones by their paths, as their last commits add them.
+    async fn adds(&self, pinned: &BTreeSet<u64>) -> Result<BTreeMap<String, Add>> {
+        // Each with the version that added it first.
+        let mut files: BTreeMap<String, (u64, Add)> = BTreeMap::new();
+        let mut kept: BTreeMap<String, Add> = BTreeMap::new();
         for version in 0..=self.version() {
             let entry = self.log_entry(version).await?;
             for action in get_actions(version, &entry).map_err(self.failed("read"))? {
                 match action {
                     Action::Add(add) => {
-                        files.insert(add.path.clone(), add);
+                        let first = files.get(&add.path).map_or(version, |(first, _)| *first);
+                        files.insert(add.path.clone(), (first, add));
                     }
                     Action::Remove(remove) => {
-                        files.remove(&remove.path);
+                        if let Some((first, add)) = files.remove(&remove.path)
+                            && pinned.range(first..version).next().is_some()
+                        {
+                            kept.insert(add.path.clone(), add);
+                        }
                     }
                     _ => {}
                 }
             }
         }
-        Ok(files)
+        kept.extend(files.into_iter().map(|(path, (_, add))| (path, add)));
+        Ok(kept)
     }
 
     /// A digest of the table's log from its first commit up to a version.

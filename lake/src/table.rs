@@ -215,13 +215,19 @@ impl Table {
         mark_of(&self.name, &self.delta, version).await
     }
 
-    /// Loads the newest version.
+    /// Loads the newest version: of whatever table is there now, where the lake was restored from a copy or made anew.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn refresh(&mut self) -> Result<()> {
         let failed = self.failed("load");
         let before = self.version();
+        if self.mark_of(before).await? != self.mark {
+            let mut anew = DeltaTable::new(self.delta.log_store());
+            anew.load().await.map_err(failed)?;
+            *self = Table::loaded(&self.name, anew).await?;
+            return Ok(());
+        }
         self.delta.update_state().await.map_err(failed)?;
         self.added += self.version().saturating_sub(before);
         if self.version() != before || self.mark.is_empty() {
@@ -311,22 +317,26 @@ impl Table {
         self.commit(actions, &[], SaveMode::Overwrite).await
     }
 
-    /// Replaces the rows of some files in one commit, on exactly the version that is loaded.
+    /// Replaces the rows of some files in one commit, on exactly the version that is loaded. The new rows have the
+    /// place of the oldest of those files among all ([`Table::files_by`]).
     ///
     /// # Errors
     /// As [`Table::append_once`]; also if a file is not of this version.
     pub async fn exchange(&mut self, files: &[String], rows: &[RecordBatch]) -> Result<Appended> {
         let mut actions = Vec::new();
+        let mut oldest = i64::MAX;
         for file in self.file_views().await? {
             let removed = file.remove_action(true);
             if files.contains(&removed.path) {
+                oldest = oldest.min(file.modification_time());
                 actions.push(Action::Remove(removed));
             }
         }
         if actions.len() != files.len() {
             return Ok(Appended::Stale);
         }
-        actions.extend(self.write(rows).await?.adds.into_iter().map(Action::Add));
+        let adds = self.write(rows).await?.adds.into_iter();
+        actions.extend(adds.map(|add| Action::Add(Add { modification_time: oldest, ..add })));
         self.commit(actions, &[], SaveMode::Overwrite).await
     }
 

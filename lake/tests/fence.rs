@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +140,22 @@ async fn the_rows_of_a_file_are_exchanged_in_one_commit() {
 }
 
 #[tokio::test]
+async fn an_exchanged_file_has_the_place_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let mut one = table(&lake).await;
+    for _ in 0..3 {
+        one.append_once(&[rows("a", &[1])]).await.unwrap();
+        // Times of files are in milliseconds.
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let before = one.files_by("n").await.unwrap();
+    one.exchange(&before[..1], &[rows("a", &[1, 2])]).await.unwrap();
+    let after = one.files_by("n").await.unwrap();
+    assert_eq!((after.len(), &after[1..]), (3, &before[1..]));
+}
+
+#[tokio::test]
 async fn files_are_merged_while_others_append() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
@@ -159,7 +175,7 @@ async fn files_are_merged_while_others_append() {
     assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Committed(15));
     let all: Vec<i64> = (0..13).collect();
     assert_eq!(numbers(&one).await, all);
-    let checked = one.check_files().await.unwrap();
+    let checked = one.check_files(&BTreeSet::new()).await.unwrap();
     assert_eq!((checked.sealed, checked.unsealed, checked.damaged), (2, 0, None));
     // What is merged is not new; what was new before it was merged is in the merged file.
     assert_eq!(one.changes_since(13).await.unwrap().unwrap().added.len(), 1);

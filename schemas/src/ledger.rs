@@ -175,11 +175,12 @@ pub struct VerifiedShare {
 }
 
 impl VerifiedShare {
-    /// Takes in a line; commitments are not of usage.
+    /// Takes in a line; commitments are not of usage, and what is taken back since nothing was consumed stands on no
+    /// report.
     pub fn add(&mut self, line: &Line) {
-        if line.key.charge == Charge::Usage {
+        if let (Charge::Usage, Some(share)) = (line.key.charge, line.verified_share) {
             let amount = line.amount.abs();
-            self.verified += amount.saturating_mul(line.verified_share.unwrap_or(0));
+            self.verified += amount.saturating_mul(share);
             self.of += amount;
         }
     }

@@ -86,8 +86,17 @@ pub fn first_instant(day: Date, zone: &TimeZone) -> EpochSeconds {
             midnight.earlier().ok()
         }
     };
-    // Only dates at the very ends of jiff's range (year ±9999) can fail; clamp them.
-    start.map_or(if day.year() < 0 { i64::MIN / 2 } else { i64::MAX / 2 }, |t| t.as_second())
+    // Only dates at the very ends of jiff's range (year ±9999) have no instant in it: 9999-12-31, which many write for no
+    // end, is taken at midnight UTC.
+    start.map_or_else(|| day_number(day) * DAY_SECONDS, |t| t.as_second())
+}
+
+const DAY_SECONDS: i64 = 86_400;
+const EPOCH: Date = date(1970, 1, 1);
+
+/// Days from 1970-01-01.
+fn day_number(day: Date) -> i64 {
+    EPOCH.until(day).map_or(0, |span| i64::from(span.get_days()))
 }
 
 impl fmt::Display for Period {
@@ -157,20 +166,64 @@ impl FromStr for Moment {
         if !shape("0000-00-00T00:00:00") {
             return Err(wrong());
         }
-        let timestamp: jiff::Timestamp = s.parse().map_err(|_| wrong())?;
-        if timestamp.subsec_nanosecond() != 0 {
+        // The strict form alone: an offset has hours and minutes, and a colon between them.
+        let (local, rest) = s.split_at(19);
+        let local: jiff::civil::DateTime = local.parse().map_err(|_| wrong())?;
+        let (fraction, offset) = match rest.strip_prefix('.') {
+            None => ("", rest),
+            Some(rest) => {
+                let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+                if digits == 0 {
+                    return Err(wrong());
+                }
+                rest.split_at(digits)
+            }
+        };
+        if fraction.bytes().any(|digit| digit != b'0') {
             return Err(format!(
                 "'{s}' has a fraction of a second; the book counts in whole seconds"
             ));
         }
-        Ok(Moment::At(timestamp.as_second()))
+        let offset = offset_seconds(offset).ok_or_else(wrong)?;
+        let (hour, minute, second) = (local.hour(), local.minute(), local.second());
+        let of_day = (i64::from(hour) * 60 + i64::from(minute)) * 60 + i64::from(second);
+        Ok(Moment::At(day_number(local.date()) * DAY_SECONDS + of_day - offset))
     }
+}
+
+/// `Z`, or hours and minutes ahead of UTC (RFC 3339, 5.6).
+fn offset_seconds(text: &str) -> Option<i64> {
+    if text.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let (sign, rest) = match text.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let number = |digits: &str, max: i64| {
+        let is_number = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if is_number { digits.parse::<i64>().ok() } else { None };
+        number.filter(|number| *number <= max)
+    };
+    Some(sign * (number(hours, 23)? * 60 + number(minutes, 59)?) * 60)
 }
 
 /// An instant as RFC 3339 in UTC.
 #[must_use]
 pub fn rfc3339(instant: EpochSeconds) -> String {
-    jiff::Timestamp::from_second(instant).map_or_else(|_| instant.to_string(), |t| t.to_string())
+    if let Ok(timestamp) = jiff::Timestamp::from_second(instant) {
+        return timestamp.to_string();
+    }
+    // The last hours of the year 9999 are beyond jiff's instants.
+    let (days, seconds) = (instant.div_euclid(DAY_SECONDS), instant.rem_euclid(DAY_SECONDS));
+    let day = i32::try_from(days).ok().and_then(|days| EPOCH.checked_add(days.days()).ok());
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    day.map_or_else(
+        || instant.to_string(),
+        |day| format!("{day}T{hour:02}:{minute:02}:{second:02}Z"),
+    )
 }
 
 #[cfg(test)]
@@ -213,6 +266,39 @@ mod tests {
         ] {
             assert_eq!(rfc3339(first_instant(day, &zone(name))), expected, "{name} {day}");
         }
+    }
+
+    #[test]
+    fn times_are_rfc_3339_to_the_letter() {
+        for (text, expected) in [
+            ("2026-10-01T00:00:00Z", "2026-10-01T00:00:00Z"),
+            ("2026-10-01t02:00:00.000+02:00", "2026-10-01T00:00:00Z"),
+            ("2026-09-30T14:29:59-09:30", "2026-09-30T23:59:59Z"),
+            ("1969-12-31T23:59:59z", "1969-12-31T23:59:59Z"),
+            // Beyond the library's last instant.
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+            ("9999-12-31", "9999-12-31T00:00:00Z"),
+            ("2026-10-01T00:00:00+0100", "wrong"),
+            ("2026-10-01T00:00:00+01", "wrong"),
+            ("2026-10-01T00:00:00+24:00", "wrong"),
+            ("2026-10-01T00:00:00+01:60", "wrong"),
+            ("2026-10-01T00:00:00+01:00:30", "wrong"),
+            ("2026-10-01T00:00:00+01:00[Europe/Berlin]", "wrong"),
+            ("2026-10-01T00:00:00,0Z", "wrong"),
+            ("2026-10-01T00:00:00.Z", "wrong"),
+            ("2026-10-01T00:00:00.5Z", "wrong"),
+            ("2026-10-01T00:00:00", "wrong"),
+            ("2026-10-01T24:00:00Z", "wrong"),
+            ("2026-02-29T00:00:00Z", "wrong"),
+        ] {
+            let read = text.parse::<Moment>().map(|moment| rfc3339(moment.resolve(&TimeZone::UTC)));
+            assert_eq!(read.unwrap_or_else(|_| "wrong".to_owned()), expected, "{text}");
+        }
+        let last = "9999-12-31".parse::<Moment>().unwrap();
+        assert!(
+            last.resolve(&zone("America/New_York"))
+                > "9999-12-30".parse::<Moment>().unwrap().resolve(&zone("UTC"))
+        );
     }
 
     #[test]

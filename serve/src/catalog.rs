@@ -6,10 +6,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, JoinType, Result};
-use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::{Column, lit};
 use tokio::sync::{RwLock as Gate, RwLockReadGuard};
+
+use crate::wall::Walled;
 
 /// The table that says which device belongs to which account, and when.
 const DEVICES: &str = "book_devices";
@@ -92,7 +94,7 @@ impl Catalog {
                 of_devices(name, scan(name, &offer.table)?, theirs, start, end)?
             }
         };
-        Ok(Some(Arc::new(ViewTable::new(rows.build()?, None))))
+        Ok(Some(Arc::new(Walled::new(rows.build()?))))
     }
 
     fn names(&self, scope: &Scope) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What a statement may be: the door that every one goes through.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Set, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion_postgres::QueryHook;
 use datafusion_postgres::arrow_pg::datatypes::df::encode_dataframe;
 use datafusion_postgres::hooks::HookClient;
@@ -33,6 +36,12 @@ const SETTINGS: [&str; 7] = [
 
 /// PostgreSQL's code for what only a writable server does.
 const READ_ONLY: &str = "25006";
+/// PostgreSQL's code for a statement that is too complex.
+const TOO_COMPLEX: &str = "54001";
+/// Most words and signs of a query. The threads that queries are planned on have stacks for them.
+const WORDS_MAX: usize = 10_000;
+/// Most tables that a query reads.
+const TABLES_MAX: u64 = 64;
 /// PostgreSQL's code for what a login may not do.
 const NOT_PERMITTED: &str = "42501";
 
@@ -91,10 +100,87 @@ fn admit_query(query: &Query) -> PgWireResult<()> {
             }
         }
     }
-    match query.visit(&mut Writes) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(statement) => Err(not_a_query(&statement)),
+    if let ControlFlow::Break(statement) = query.visit(&mut Writes) {
+        return Err(not_a_query(&statement));
     }
+    if tables_read(query) > TABLES_MAX {
+        return Err(refusal(
+            TOO_COMPLEX,
+            format!(
+                "a query reads at most {TABLES_MAX} tables, a common table expression as often as it is named"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// How often a query reads a table, which is what planning it costs: a common table expression is planned wherever it
+/// is named, so that a few that name each other twice come to millions.
+fn tables_read(query: &Query) -> u64 {
+    /// The relations that a query names, and what its common table expressions name.
+    #[derive(Default)]
+    struct Named {
+        relations: Vec<String>,
+        expressions: HashMap<String, Vec<String>>,
+    }
+    impl Visitor for Named {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            for expression in query.with.iter().flat_map(|with| &with.cte_tables) {
+                let mut of = Relations(Vec::new());
+                let _ = expression.query.visit(&mut of);
+                let name = expression.alias.name.value.to_ascii_lowercase();
+                self.expressions.entry(name).or_default().extend(of.0);
+            }
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+            self.relations.push(relation.to_string().to_ascii_lowercase());
+            ControlFlow::Continue(())
+        }
+    }
+    struct Relations(Vec<String>);
+    impl Visitor for Relations {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+            self.0.push(relation.to_string().to_ascii_lowercase());
+            ControlFlow::Continue(())
+        }
+    }
+    fn weight(name: &str, named: &Named, known: &mut HashMap<String, u64>) -> u64 {
+        if let Some(weight) = known.get(name) {
+            return *weight;
+        }
+        // A table of the same name, where an expression names itself.
+        known.insert(name.to_owned(), 1);
+        let of = named.expressions.get(name).into_iter().flatten();
+        let sum = of.map(|name| weight(name, named, known)).fold(0, u64::saturating_add);
+        known.insert(name.to_owned(), sum.max(1));
+        sum.max(1)
+    }
+    let mut named = Named::default();
+    let _ = query.visit(&mut named);
+    let mut known = HashMap::new();
+    let all = named.relations.iter().map(|name| weight(name, &named, &mut known));
+    all.fold(0, u64::saturating_add)
+}
+
+/// # Errors
+/// If a text has more words than a query may have: what nests in a tree of its words is visited by recursion.
+pub(crate) fn admit_text(text: &str) -> PgWireResult<()> {
+    // What is no SQL, the parser says.
+    let Ok(words) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize() else { return Ok(()) };
+    let words = words.iter().filter(|word| !matches!(word, Token::Whitespace(_))).count();
+    if words > WORDS_MAX {
+        return Err(refusal(
+            TOO_COMPLEX,
+            format!("a query has at most {WORDS_MAX} words and signs, this one has {words}"),
+        ));
+    }
+    Ok(())
 }
 
 fn admit_setting(set: &Set) -> PgWireResult<()> {
@@ -238,7 +324,7 @@ mod tests {
             Ok(statements) => statements,
             Err(error) => return format!("no SQL: {error}"),
         };
-        match statements.iter().try_for_each(admit) {
+        match admit_text(sql).and_then(|()| statements.iter().try_for_each(admit)) {
             Ok(()) => "admitted".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -285,6 +371,20 @@ mod tests {
             let verdict = verdict(sql);
             assert!(verdict != "admitted", "{sql}");
         }
+        // Each names the one before twice.
+        let doubled = |n: usize| {
+            let of = |i: usize| format!("a{i} AS (SELECT * FROM a{0} x, A{0} y)", i - 1);
+            let all: Vec<String> = (1..=n).map(of).collect();
+            format!("WITH a0 AS (SELECT * FROM ledger), {} SELECT * FROM a{n}", all.join(", "))
+        };
+        assert_eq!(verdict(&doubled(2)), "admitted");
+        assert!(verdict(&doubled(7)).contains("at most 64 tables"));
+        assert!(verdict(&doubled(200)).contains("at most 64 tables"));
+        let cross = vec!["ledger"; 65].join(", ");
+        assert!(verdict(&format!("SELECT 1 FROM {cross}")).contains("at most 64 tables"));
+        let nested = format!("SELECT (SELECT count(*) FROM {cross})");
+        assert!(verdict(&nested).contains("at most 64 tables"));
+        assert!(verdict(&format!("SELECT 1{}", "+1".repeat(5_000))).contains("10000 words"));
         assert!(verdict("DELETE FROM ledger").contains("read-only"));
         assert!(verdict("SET datafusion.execution.batch_size = 1").contains("operator's"));
     }

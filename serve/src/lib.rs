@@ -15,6 +15,7 @@ mod logins;
 mod metrics;
 mod rows;
 mod server;
+mod wall;
 
 pub use catalog::{AccountScope, Catalog, Offer, RowsOf, Scope, Shared};
 pub use logins::{Logins, hash_password};

@@ -50,7 +50,7 @@ use tokio_util::context::TokioContext;
 use crate::ServeError;
 use crate::catalog::{Scope, Shared, Shown};
 use crate::functions;
-use crate::guard::{Door, Planner, refusal};
+use crate::guard::{Door, Planner, admit_text, refusal};
 use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::rows::{Bounds, LIMIT, Slot, bounded, timed_out};
@@ -307,7 +307,7 @@ impl Server {
         if query.len() > max {
             return Err(refusal(LIMIT, format!("a query has at most {max} bytes")));
         }
-        Ok(())
+        admit_text(query)
     }
 }
 

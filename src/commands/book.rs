@@ -163,7 +163,7 @@ pub fn show(table: Option<&str>, config: &Config, runtime: &Runtime) -> Result<O
             columns: &["table", "rows", "book_version"],
             rows,
             numbers: &["rows", "book_version"],
-            hidden: &[],
+            ..Rows::default()
         },
     )?;
     Ok(Outcome::Done)

@@ -155,15 +155,24 @@ pub fn of_customers(
 
 fn print(computed: Computed, hidden: &[&str], config: &Config) -> anyhow::Result<()> {
     let columns: Vec<&str> = computed.columns.iter().map(|(name, _)| *name).collect();
-    let is_number = |kind: Kind| !matches!(kind, Kind::Text | Kind::Time);
-    let numbers: Vec<&str> = computed
-        .columns
-        .iter()
-        .filter(|(_, kind)| is_number(*kind))
-        .map(|(name, _)| *name)
-        .collect();
+    let of = |is: fn(Kind) -> bool| -> Vec<&str> {
+        let columns = computed.columns.iter().filter(|(_, kind)| is(*kind));
+        columns.map(|(name, _)| *name).collect()
+    };
+    let numbers = of(|kind| matches!(kind, Kind::Count | Kind::Seconds));
+    let decimals = of(|kind| matches!(kind, Kind::Money | Kind::Share));
     let rows = computed.into_texts();
-    output::rows(config.format, &Rows { columns: &columns, rows, numbers: &numbers, hidden })
+    output::rows(
+        config.format,
+        &Rows {
+            columns: &columns,
+            rows,
+            numbers: &numbers,
+            decimals: &decimals,
+            hidden,
+            ..Rows::default()
+        },
+    )
 }
 
 /// Makes the computed tables that a query names readable in its session, as they stand now.

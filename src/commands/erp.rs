@@ -37,7 +37,13 @@ pub fn ledger(period: Period, config: &Config, runtime: &Runtime) -> Result<Outc
     let rows = lines.iter().map(|line| entry(line, accounts)).collect::<anyhow::Result<_>>()?;
     output::rows(
         config.format,
-        &Rows { columns: &COLUMNS, rows, numbers: &["amount"], hidden: &["line_id", "posted_at"] },
+        &Rows {
+            columns: &COLUMNS,
+            rows,
+            decimals: &["amount"],
+            hidden: &["line_id", "posted_at"],
+            ..Rows::default()
+        },
     )?;
     Ok(Outcome::Done)
 }

@@ -54,5 +54,5 @@ fn table(written: &Written) -> Rows<'static> {
         line("suspended", written.suspended.values().sum()),
     ];
     rows.extend(written.suspended.iter().map(|(reason, n)| line(&format!("  {reason}"), *n)));
-    Rows { columns: &["expected", "number"], rows, numbers: &["number"], hidden: &[] }
+    Rows { columns: &["expected", "number"], rows, numbers: &["number"], ..Rows::default() }
 }

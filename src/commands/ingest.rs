@@ -144,5 +144,5 @@ pub fn balance(summary: &Summary) -> Rows<'static> {
         line("suspended", summary.suspended_total()),
     ];
     rows.extend(summary.suspended.iter().map(|(reason, n)| line(&format!("  {reason}"), *n)));
-    Rows { columns: &["disposition", "reports"], rows, numbers: &["reports"], hidden: &[] }
+    Rows { columns: &["disposition", "reports"], rows, numbers: &["reports"], ..Rows::default() }
 }

@@ -59,7 +59,7 @@ pub fn optimize(
             columns: &["table", "files_merged", "files_made", "version"],
             rows,
             numbers: &["files_merged", "files_made", "version"],
-            hidden: &[],
+            ..Rows::default()
         },
     )?;
     Ok(Outcome::Done)
@@ -94,9 +94,6 @@ pub fn vacuum(
         rows.extend(done.files.into_iter().map(|file| vec![name.to_owned(), file]));
     }
     let what = if dry_run { "file_to_remove" } else { "file_removed" };
-    output::rows(
-        config.format,
-        &Rows { columns: &["table", what], rows, numbers: &[], hidden: &[] },
-    )?;
+    output::rows(config.format, &Rows { columns: &["table", what], rows, ..Rows::default() })?;
     Ok(Outcome::Done)
 }

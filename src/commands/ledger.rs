@@ -30,8 +30,9 @@ const HIDDEN: &[&str] = &[
     "pool",
     "verified_share",
 ];
-const NUMBERS: &[&str] =
-    &["consumed", "purchased", "quantity", "amount", "verified_share", "license_seconds"];
+/// Of a customer's name in the name of a file; a character takes up to four bytes.
+const FILE_NAME_CHARS_MAX: usize = 50;
+const DECIMALS: &[&str] = &["consumed", "purchased", "quantity", "amount", "verified_share"];
 
 pub fn reconcile(
     periods: &[Period],
@@ -256,9 +257,12 @@ fn write_pdf(
     for (n, customer) in customers.iter().enumerate() {
         let of_customer: Vec<Line> =
             lines.iter().filter(|line| line.customer == *customer).cloned().collect();
-        // A name is no path.
-        let name: String =
-            customer.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        // A name is no path, and one of a file has 255 bytes at most.
+        let name: String = customer
+            .chars()
+            .map(|c| if c.is_alphanumeric() { c } else { '-' })
+            .take(FILE_NAME_CHARS_MAX)
+            .collect();
         let file = out.join(format!("{period}-{n:04}-{name}.pdf"));
         statement::put(&file, &statement::pdf::write(period, &of_customer, by_customer, issuer)?)?;
         bar.inc(1);
@@ -295,8 +299,8 @@ pub fn print_exceptions(exceptions: &[ExceptionRow], format: Format) -> anyhow::
                     cells
                 })
                 .collect(),
-            numbers: NUMBERS,
-            hidden: &[],
+            numbers: &["license_seconds"],
+            ..Rows::default()
         },
     )
 }
@@ -328,7 +332,7 @@ pub fn print_lines(lines: &[Line], config: &Config) -> anyhow::Result<()> {
     }
     output::rows(
         config.format,
-        &Rows { columns: &columns, rows, numbers: NUMBERS, hidden: HIDDEN },
+        &Rows { columns: &columns, rows, decimals: DECIMALS, hidden: HIDDEN, ..Rows::default() },
     )?;
     if config.format == Format::Table {
         for (currency, (count, total)) in totals(lines) {

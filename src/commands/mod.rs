@@ -26,7 +26,7 @@ use ::ingest::shell::endpoints::{self, Health, MetricsText};
 use ::ingest::shell::mediation::Judging;
 use ::lake::Lake;
 use anyhow::{Context as _, anyhow};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::cli::{
     BookCommand, Command, ExportCommand, Failure, FleetCommand, IngestCommand, LakeCommand,
@@ -145,18 +145,27 @@ const WAITING_OF_READERS: usize = 64;
 /// is read by another one. It is less than the time between two commits, a tenth of a second on two fast cores.
 const WAITING_KEPT: Duration = Duration::from_millis(20);
 
+/// The stack of a thread that plans or runs queries: they are trees that are visited by recursion. Memory is taken for
+/// what is used of it.
+pub const PLANNING_STACK: usize = 256 << 20;
+
 /// Threads for work on the lake beside a command's own.
 ///
 /// Delta reads its log on threads that wait for files read on other ones, one or two for each table that is read:
 /// with too few of them, two such reads wait for each other for ever.
 fn lake_threads(workers: usize, waiting: usize) -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+    let mut threads = lake_threads_to_build(workers, waiting);
+    threads.build().context("cannot start threads for the lake")
+}
+
+fn lake_threads_to_build(workers: usize, waiting: usize) -> Builder {
+    let mut threads = Builder::new_multi_thread();
+    threads
         .worker_threads(workers)
         .max_blocking_threads(waiting)
         .thread_keep_alive(WAITING_KEPT)
-        .enable_all()
-        .build()
-        .context("cannot start threads for the lake")
+        .enable_all();
+    threads
 }
 
 fn address(given: Option<&String>, default: &str) -> Result<SocketAddr, Failure> {

@@ -75,7 +75,7 @@ pub fn run(open: bool, config: &Config, runtime: &Runtime) -> Result<Outcome, Fa
         })
         .collect();
     let total = rows.len();
-    output::rows(config.format, &Rows { columns: COLUMNS, rows, numbers: &[], hidden: &[] })?;
+    output::rows(config.format, &Rows { columns: COLUMNS, rows, ..Rows::default() })?;
     output::note(config.quiet, &format!("{total} requests and answers"));
     Ok(Outcome::Done)
 }

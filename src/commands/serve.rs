@@ -54,7 +54,9 @@ pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outco
     let gauges = Arc::new(Gauges::new(&metrics.registry)?);
     let health = Health::default();
     listen_http(args, config, &metrics, &health)?;
-    let queries = super::lake_threads(limits.partitions, super::WAITING_OF_READERS)?;
+    let queries = super::lake_threads_to_build(limits.partitions, super::WAITING_OF_READERS)
+        .thread_stack_size(super::PLANNING_STACK)
+        .build()?;
     let shared = Arc::new(Shared::default());
     let server = Server::new(
         shared.clone(),

@@ -1,5 +1,6 @@
 //! `sql`: any query over the lake's tables.
 
+use ::arrow::datatypes::DataType;
 use ::arrow::util::display::{ArrayFormatter, FormatOptions};
 use anyhow::Context as _;
 use datafusion::prelude::{SQLOptions, SessionContext};
@@ -57,12 +58,19 @@ pub fn print(
         }
     }
     let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    let numbers: Vec<&str> = schema
-        .fields()
-        .iter()
-        .filter(|f| f.data_type().is_numeric())
-        .map(|f| f.name().as_str())
-        .collect();
-    output::rows(config.format, &Rows { columns: &columns, rows, numbers: &numbers, hidden: &[] })?;
+    let of = |is: fn(&DataType) -> bool| -> Vec<&str> {
+        let fields = schema.fields().iter().filter(|field| is(field.data_type()));
+        fields.map(|field| field.name().as_str()).collect()
+    };
+    let (numbers, decimals) = (of(DataType::is_integer), of(DataType::is_numeric));
+    let rows = Rows {
+        columns: &columns,
+        rows,
+        numbers: &numbers,
+        decimals: &decimals,
+        flags: &of(|kind| *kind == DataType::Boolean),
+        ..Rows::default()
+    };
+    output::rows(config.format, &rows)?;
     Ok(Outcome::Done)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use ingest::core::keyring::Keyring;
 use ingest::shell::endpoints::Health;
 use ingest::shell::kafka::{Ended, Settings, stream};
@@ -64,6 +64,14 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
         health,
         progress: &|reports| bar.set_position(reports),
     };
+    let Settings { topic, trust_topic, receipts_topic, .. } = &settings;
+    if [trust_topic, receipts_topic].contains(&&Some(topic.clone()))
+        || receipts_topic.is_some() && trust_topic == receipts_topic
+    {
+        return Err(Failure::Usage(anyhow!(
+            "the topics of reports, trust codes and receipts must differ; two are the same"
+        )));
+    }
     let cache_dir: PathBuf = lake.cache_dir(Path::new(&config.cache_dir));
     let started = Instant::now();
     let streamed = stream(runtime.handle(), &lake, cache_dir, &settings);

@@ -148,6 +148,7 @@ pub fn list(
             rows,
             numbers: &["report_id", "offset", "age_days"],
             hidden: &["udi_pid", "received_at", "collector", "account"],
+            ..Rows::default()
         },
     )?;
     Ok(Outcome::Done)
@@ -215,7 +216,12 @@ pub fn count(
     let columns = [name, "reports", "oldest", "oldest_age_days", "would_bill"];
     output::rows(
         config.format,
-        &Rows { columns: &columns, rows, numbers: &["reports", "oldest_age_days"], hidden: &[] },
+        &Rows {
+            columns: &columns,
+            rows,
+            numbers: &["reports", "oldest_age_days"],
+            ..Rows::default()
+        },
     )?;
     Ok(Outcome::Done)
 }
@@ -327,7 +333,7 @@ pub fn retry(
                 line("still suspended", still),
             ],
             numbers: &["reports"],
-            hidden: &[],
+            ..Rows::default()
         },
     )?;
     Ok(if still == 0 { Outcome::Done } else { Outcome::Found })
@@ -365,7 +371,7 @@ pub fn write_off(
             columns: &["written_off"],
             rows: vec![vec![n.to_string()]],
             numbers: &["written_off"],
-            hidden: &[],
+            ..Rows::default()
         },
     )?;
     Ok(Outcome::Done)

@@ -103,7 +103,7 @@ pub fn run(
     rows.extend(totals(&ours, &theirs));
     output::rows(
         config.format,
-        &Rows { columns: &COLUMNS, rows, numbers: &COLUMNS[6..], hidden: &[] },
+        &Rows { columns: &COLUMNS, rows, decimals: &COLUMNS[6..], ..Rows::default() },
     )?;
     let equal = tied.iter().filter(|row| row.tie == Tie::Equal).count();
     output::note(config.quiet, &format!("{equal} of {} are equal", tied.len()));
@@ -147,8 +147,11 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
     if size > FILE_BYTES_MAX {
         bail!("{name} has {size} bytes, more than {FILE_BYTES_MAX}: it is no invoice");
     }
-    let delimiter = u8::try_from(mapping.delimiter.unwrap_or(','))
-        .map_err(|_| anyhow!("the mapping's delimiter is no ASCII character"))?;
+    let delimiter = mapping.delimiter.unwrap_or(',');
+    let delimiter = u8::try_from(delimiter)
+        .ok()
+        .filter(u8::is_ascii)
+        .ok_or_else(|| anyhow!("the mapping's delimiter is no ASCII character"))?;
     let mut csv = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .from_path(path)

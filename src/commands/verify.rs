@@ -1,9 +1,11 @@
 //! `verify`: everything that was posted, checked against the stored bytes.
 
 use ::ingest::shell::recheck::recheck;
-use anyhow::Context as _;
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, anyhow};
 use reconcile::shell::close::Signed;
-use reconcile::shell::verify::{PeriodVerified, periods, verify_period};
+use reconcile::shell::verify::{PeriodVerified, periods, pinned, verify_period};
 use schemas::period::Period;
 use schemas::{journal, ledger};
 use tokio::runtime::Runtime;
@@ -12,8 +14,10 @@ use crate::cli::{Failure, Format, Outcome};
 use crate::config::Config;
 use crate::output::{self, Rows};
 
-/// The tables whose files are compared with the digests of their commits.
-const SEALED: [&str; 3] = [journal::TABLE, ledger::TABLE, "book"];
+/// The tables whose files are compared with the digests of their commits: the ledger first, which says what of others is
+/// pinned.
+const SEALED: [&str; 5] =
+    [ledger::TABLE, journal::TABLE, lake::BOOK, schemas::trust::TABLE, schemas::document::TABLE];
 
 /// What was checked, and the first difference.
 #[derive(Default)]
@@ -49,7 +53,7 @@ pub fn run(period: Option<Period>, config: &Config, runtime: &Runtime) -> Result
     }
     output::rows(
         config.format,
-        &Rows { columns: &["checked", "result"], rows: report.rows, numbers: &[], hidden: &[] },
+        &Rows { columns: &["checked", "result"], rows: report.rows, ..Rows::default() },
     )?;
     Ok(if clean { Outcome::Done } else { Outcome::Found })
 }
@@ -61,20 +65,35 @@ fn check(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let lake = super::open_lake(config)?;
+    if lake.is_absent() {
+        return Err(Failure::Failed(anyhow!("there is no lake at {}", config.lake)));
+    }
+    let mut stand_on = (BTreeSet::new(), BTreeSet::new());
     for name in SEALED {
         let Some(table) = runtime.block_on(lake.table(name)).with_context(|| unreadable(name))?
         else {
             continue;
         };
-        let files = runtime.block_on(table.check_files()).with_context(|| unreadable(name))?;
+        let none = BTreeSet::new();
+        let of_lines = match name {
+            journal::TABLE => &stand_on.0,
+            lake::BOOK => &stand_on.1,
+            _ => &none,
+        };
+        let files =
+            runtime.block_on(table.check_files(of_lines)).with_context(|| unreadable(name))?;
         let merged = match files.unsealed {
             0 => String::new(),
             n => format!(", {n} merged ones without a digest of their own"),
         };
         report.say(&format!("files of {name}"), format!("{} as written{merged}", files.sealed));
         if let Some((path, how)) = files.damaged {
-            report.differs(format!("{name}/{path}"), "the bytes that were written".to_owned(), how);
+            let expected = "the bytes and statistics that were written";
+            report.differs(format!("{name}/{path}"), expected.to_owned(), how);
             return Ok(());
+        }
+        if name == ledger::TABLE {
+            stand_on = runtime.block_on(pinned(&lake)).context("cannot read the ledger")?;
         }
     }
     if let Some(table) = runtime.block_on(lake.table(journal::TABLE)).context("the journal")? {

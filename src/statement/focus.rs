@@ -81,11 +81,8 @@ pub fn write(
         let zone = accounts.get(&key).map_or(jiff::tz::TimeZone::UTC, |a| a.zone.clone());
         let (start, end) = period.bounds(&zone);
         let row = |column: &str| cell(column, line, (&rfc3339(start), &rfc3339(end)), parties);
-        csv.write_record(COLUMNS.iter().map(|column| match row(column) {
-            // FOCUS allows names in ASCII only; the customer's own stands in x_Customer.
-            text if column.starts_with("x_") || text.is_ascii() => text,
-            text => deunicode::deunicode(&text),
-        }))?;
+        // As they are: FOCUS wants casing and spacing kept, and account ids that no other account has.
+        csv.write_record(COLUMNS.iter().map(|column| row(column)))?;
     }
     Ok(csv.into_inner()?)
 }
@@ -115,8 +112,12 @@ fn cell(column: &str, line: &Line, (start, end): (&str, &str), parties: &Parties
         "ChargePeriodStart" => rfc3339(line.key.segment_start),
         "ConsumedQuantity" | "PricingQuantity" => quantity(line.quantity),
         "ConsumedUnit" | "PricingUnit" => unit(line).to_owned(),
-        // The statement that the line stands on; the operator's own numbers are given elsewhere.
-        "InvoiceId" => format!("{}/{}", line.posted_period, line.key.smart_account),
+        // The statement that the line stands on, of one customer and currency; the operator's own numbers are given
+        // elsewhere.
+        "InvoiceId" => {
+            let (account, customer) = (&line.key.smart_account, &line.customer);
+            format!("{}/{account}/{customer}/{}", line.posted_period, line.currency)
+        }
         "InvoiceIssuerName" => parties.invoice_issuer.clone(),
         "ProviderName" => parties.provider.clone(),
         "PublisherName" => parties.publisher.clone(),

@@ -1,6 +1,7 @@
 //! From a line to the reports under it, and back: explained parts sum to the line, and nothing that is
 //! stored changes unseen.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lake::Lake;
@@ -150,7 +151,7 @@ fn every_changed_bit_of_ledger_journal_and_manifest_is_found() {
         changed[at] ^= 1 << bit;
         std::fs::write(file, &changed).unwrap();
         let checked = runtime.block_on(async {
-            lake.table(name).await.unwrap().unwrap().check_files().await.unwrap()
+            lake.table(name).await.unwrap().unwrap().check_files(&BTreeSet::new()).await.unwrap()
         });
         let damaged = checked.damaged.unwrap_or_else(|| {
             panic!("bit {bit} of byte {at} of {} changed unseen", file.display())

@@ -198,11 +198,11 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 /// The last word on a report that was decoded and whose origin is good.
 #[must_use]
 pub fn judge(probe: Probe, checked: Option<Checked>) -> Judged {
-    let suspended = |reason: Reason, detail: &str| Judged {
+    let suspended = |reason: Reason, detail: &str, signature| Judged {
         disposition: Disposition::Suspended,
         reason: Some(reason),
         detail: Some(detail.to_owned()),
-        signature: None,
+        signature,
     };
     match (probe, checked) {
         (Probe::Duplicate, _) => Judged {
@@ -211,10 +211,13 @@ pub fn judge(probe: Probe, checked: Option<Checked>) -> Judged {
             detail: None,
             signature: None,
         },
-        (_, Some(Checked::Suspend(reason))) => suspended(reason, signature_detail(reason)),
-        (Probe::Conflict, Some(Checked::Status(_))) => suspended(
+        (_, Some(Checked::Suspend(reason))) => {
+            suspended(reason, signature_detail(reason), status_with(reason))
+        }
+        (Probe::Conflict, Some(Checked::Status(status))) => suspended(
             Reason::ContentConflict,
             "an accepted report has this device and report id, but another payload",
+            Some(status),
         ),
         (Probe::New, Some(Checked::Status(status))) => Judged {
             disposition: Disposition::Accepted,
@@ -236,6 +239,15 @@ pub fn suspend(refused: &RefusedReport) -> Judged {
         reason: Some(refused.reason),
         detail: Some(refused.detail.clone()),
         signature: None,
+    }
+}
+
+/// What the signature of a report is that is suspended for it: it was looked at (contract 5).
+fn status_with(reason: Reason) -> Option<SignatureStatus> {
+    match reason {
+        Reason::TrustNotValidThen => Some(SignatureStatus::Verified),
+        Reason::SignatureUnverifiable => Some(SignatureStatus::Unverifiable),
+        _ => None,
     }
 }
 

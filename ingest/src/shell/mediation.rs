@@ -64,7 +64,7 @@ impl Summary {
             }
             (Disposition::Accepted, _) => self.accepted += 1,
         }
-        match judged.signature {
+        match judged.signature.filter(|_| judged.disposition == Disposition::Accepted) {
             Some(SignatureStatus::Verified) => self.verified += 1,
             Some(SignatureStatus::Unverifiable) => self.unverifiable += 1,
             None => {}

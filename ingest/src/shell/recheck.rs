@@ -132,7 +132,15 @@ fn recheck_rows(
     }
     let again = again.finish()?;
     for name in DERIVED {
-        let (stored, now) = (&rows[*name], &again[*name]);
+        let now = &again[*name];
+        let Some(stored) = rows.column_by_name(name) else {
+            return Ok(Some(RowDifference {
+                place: "its columns".to_owned(),
+                column: (*name).to_owned(),
+                expected: "a column of this name".to_owned(),
+                found: "none".to_owned(),
+            }));
+        };
         if stored == now {
             continue;
         }

@@ -208,7 +208,7 @@ async fn codes_in(table: &Table) -> Result<Vec<TrustCode>, LakeError> {
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let provider = table.provider(&session).await?;
     let mut wanted = columns().to_vec();
-    wanted.extend(["partition", "offset"]);
+    wanted.extend(["partition", "offset", "received_at"]);
     let mut stream = session
         .read_table(provider)
         .and_then(|rows| rows.filter(col("fault").is_null()))
@@ -217,7 +217,8 @@ async fn codes_in(table: &Table) -> Result<Vec<TrustCode>, LakeError> {
         .execute_stream()
         .await
         .map_err(read)?;
-    let mut rows: Vec<((i64, i64), Vec<String>)> = Vec::new();
+    // What came last counts, also of a topic that was made anew, where offsets begin again.
+    let mut rows: Vec<((i64, i64, i64), Vec<String>)> = Vec::new();
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(read)?;
         let number = |i: usize| {
@@ -230,12 +231,13 @@ async fn codes_in(table: &Table) -> Result<Vec<TrustCode>, LakeError> {
             .collect::<Result<_, _>>()
             .map_err(|e| misfit(e.to_string()))?;
         let (partitions, offsets) = (number(columns().len())?, number(columns().len() + 1)?);
+        let received = number(columns().len() + 2)?;
         for i in 0..batch.num_rows() {
             let cells = texts
                 .iter()
                 .map(|t| if t.is_valid(i) { t.value(i).to_owned() } else { String::new() })
                 .collect();
-            rows.push(((partitions.value(i), offsets.value(i)), cells));
+            rows.push(((received.value(i), partitions.value(i), offsets.value(i)), cells));
         }
     }
     rows.sort_by_key(|(place, _)| *place);

@@ -176,7 +176,22 @@ fn last_change(reports: &[Heard]) -> Option<(EpochSeconds, EpochSeconds)> {
     for uses in by_tag.values_mut() {
         uses.sort_unstable();
         let mut value = 0;
-        for (start, _, now, received) in uses.iter() {
+        // Of each value the last end of those that hold it: the greatest counts (contract 3.3).
+        let mut held: BTreeMap<i64, EpochSeconds> = BTreeMap::new();
+        for of_start in uses.chunk_by(|a, b| a.0 == b.0) {
+            let start = &of_start[0].0;
+            for (_, end, value, _) in of_start {
+                let last = held.entry(*value).or_insert(*end);
+                *last = (*last).max(*end);
+            }
+            while held.last_entry().is_some_and(|last| last.get() <= start) {
+                held.pop_last();
+            }
+            let Some((now, _)) = held.last_key_value() else { continue };
+            let shows =
+                |(.., of, received): &(_, _, i64, EpochSeconds)| (of == now).then_some(*received);
+            let received = of_start.iter().filter_map(shows).min();
+            let received = &received.unwrap_or(of_start[0].3);
             if *now != value {
                 // The earliest receipt of those that show the same.
                 let shown = match last {
@@ -221,7 +236,8 @@ pub fn deadlines(
 ) -> Vec<Deadline> {
     let policies = Policies::new(book);
     let mut acks: HashMap<&Udi, Vec<&Ack>> = HashMap::new();
-    for ack in book.acks.iter().filter(|ack| ack.acked_at <= at) {
+    // One that is not installed yet has not come.
+    for ack in book.acks.iter().filter(|ack| came_at(ack) <= at) {
         acks.entry(&ack.udi).or_default().push(ack);
     }
     // The PI of each group that reported last: it is the active, and covers all (R5.5, R6.6).
@@ -258,7 +274,7 @@ fn deadline(
     let account_id = account.map(|a| &reference.accounts[a].id);
     let newest = pi.reports.iter().max_by_key(|r| (r.received_at, r.last_at(), r.report_id));
     let last_report = newest.map(|r| r.received_at);
-    let last_ack = acks.iter().map(|ack| ack.installed_at.unwrap_or(ack.acked_at)).max();
+    let last_ack = acks.iter().map(|ack| came_at(ack)).max();
     let mut deadline = Deadline {
         udi: pi.udi.clone(),
         account,
@@ -346,9 +362,12 @@ fn deadline(
             deadline.why = format!("post-paid: every {POSTPAID_DAYS} days");
             deadline.entitlement = newest.tag.to_string();
         }
-        let first = pi.reports.iter().map(|r| r.received_at).min().unwrap_or(last);
-        deadline.ack_due = Some(last_ack.unwrap_or(first) + days(POSTPAID_DAYS));
-    } else if ack_required && !acks.iter().any(|ack| ack.report_id >= newest.report_id) {
+        // In utility mode: before it, nothing was due of it.
+        let in_utility = pi.reports.iter().filter(|r| r.utility);
+        let first = in_utility.map(|r| r.received_at).min().unwrap_or(last);
+        let since = last_ack.map_or(first, |ack| ack.max(first));
+        deadline.ack_due = Some(since + days(POSTPAID_DAYS));
+    } else if ack_required && !acks.iter().any(|ack| acknowledges(ack, newest)) {
         // The programme names no day for the ACK alone: it has to be there before the next report.
         deadline.ack_due = deadline.report_due;
     }
@@ -361,6 +380,15 @@ fn deadline(
         deadline.why.push_str("; by file, its transport is off");
     }
     deadline
+}
+
+fn came_at(ack: &Ack) -> EpochSeconds {
+    ack.installed_at.unwrap_or(ack.acked_at)
+}
+
+/// True if an ACK is of a report or a later one, and not of a report of an earlier numbering.
+fn acknowledges(ack: &Ack, heard: &Heard) -> bool {
+    ack.report_id >= heard.report_id && ack.acked_at >= heard.last_at()
 }
 
 fn tags(reports: &[Heard]) -> Vec<&str> {

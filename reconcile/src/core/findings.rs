@@ -8,7 +8,7 @@ mod rights;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use schemas::book::{AuthorizationKind, Duration, Enforcement, LicenseModel};
+use schemas::book::{AuthorizationKind, Duration, Enforcement, LicenseModel, Span};
 use schemas::finding::Rule;
 use schemas::period::EpochSeconds;
 use schemas::programme::{
@@ -122,7 +122,10 @@ impl Found<'_> {
 #[must_use]
 pub fn findings(fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut all = Vec::new();
-    for udi in fleet.udis() {
+    // Also PIs that the book does not name, and that were refused whenever they reported.
+    let udis: BTreeSet<&Udi> =
+        fleet.udis().into_iter().chain(fleet.history.refused.keys()).collect();
+    for udi in udis {
         let pi = fleet.pi(udi);
         let mut found = Found { pi: &pi, shown: BTreeMap::new() };
         product(&pi, &mut found);
@@ -266,22 +269,23 @@ fn pools(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
                 continue;
             }
             let Some(account) = pi.account_at(of.start) else { continue };
-            let item = reference.item(&heard.tag);
-            let is_subscribed = entry.postpaid_allowed
-                && reference
-                    .subscriptions_of_tag(account, &heard.tag)
-                    .iter()
-                    .any(|s| s.valid.contains(of.start));
-            let is_purchased =
-                reference.purchases(account, item).iter().any(|p| p.valid.contains(of.start));
-            if is_subscribed && !is_purchased {
-                let when = (of.start, of.end);
-                found.add(Rule::PostpaidTagOnPrepaid, heard, when, of.value, || {
-                    format!(
-                        "{} is subscribed to, and the report is not in utility mode",
-                        entry.name
-                    )
-                });
+            if !entry.postpaid_allowed {
+                continue;
+            }
+            let subscriptions = reference.subscriptions_of_tag(account, &heard.tag);
+            let purchases = reference.purchases(account, reference.item(&heard.tag));
+            let subscribed: Vec<Span> = subscriptions.iter().map(|s| s.valid).collect();
+            let purchased: Vec<Span> = purchases.iter().map(|p| p.valid).collect();
+            for (start, end) in parts(of, &[&subscribed, &purchased]) {
+                let within = |spans: &[Span]| spans.iter().any(|span| span.contains(start));
+                if within(&subscribed) && !within(&purchased) {
+                    found.add(Rule::PostpaidTagOnPrepaid, heard, (start, end), of.value, || {
+                        format!(
+                            "{} is subscribed to, and the report is not in utility mode",
+                            entry.name
+                        )
+                    });
+                }
             }
         }
     }
@@ -296,20 +300,35 @@ fn ended(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
         }
         for of in heard.consuming() {
             let Some(account) = pi.account_at(of.start) else { continue };
-            let ends: Vec<EpochSeconds> = if heard.utility {
+            // What may not be post-paid counts against purchases in utility mode too (R10.6).
+            let bought: Vec<Span> = if heard.utility && entry.postpaid_allowed {
                 let rows = reference.subscriptions_of_tag(account, &heard.tag);
-                rows.iter().filter(|s| s.valid.start < of.end).map(|s| s.valid.end).collect()
+                rows.iter().map(|s| s.valid).collect()
             } else {
                 let rows = reference.purchases(account, reference.item(&heard.tag));
-                rows.iter().filter(|p| p.valid.start < of.end).map(|p| p.valid.end).collect()
+                rows.iter().map(|p| p.valid).collect()
             };
-            let Some(end) = ends.into_iter().max().filter(|end| *end < of.end) else { continue };
-            let when = (end.max(of.start), of.end);
-            found.add(Rule::UseAfterEnd, heard, when, of.value, || {
-                format!("{} is used after all that was bought of it ended", entry.name)
-            });
+            for (start, end) in parts(of, &[&bought]) {
+                let has_ended = bought.iter().any(|span| span.end <= start);
+                if has_ended && !bought.iter().any(|span| span.contains(start)) {
+                    found.add(Rule::UseAfterEnd, heard, (start, end), of.value, || {
+                        format!("{} is used after all that was bought of it ended", entry.name)
+                    });
+                }
+            }
         }
     }
+}
+
+/// A measurement, cut wherever a span starts or ends: what holds at the start of a part holds in all of it, however long
+/// the measurement is.
+fn parts(of: Use, spans: &[&[Span]]) -> Vec<(EpochSeconds, EpochSeconds)> {
+    let ends = spans.iter().copied().flatten().flat_map(|span| [span.start, span.end]);
+    let mut cuts: Vec<EpochSeconds> = ends.filter(|at| of.start < *at && *at < of.end).collect();
+    cuts.extend([of.start, of.end]);
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts.windows(2).map(|part| (part[0], part[1])).collect()
 }
 
 /// R11.1, R11.3, R11.4.
@@ -330,6 +349,7 @@ fn earlier_models(pi: &Pi<'_>, found: &mut Found<'_>) {
             .authorizations
             .iter()
             .filter(|a| a.kind == AuthorizationKind::Plr && a.installed_at <= at)
+            .filter(|a| a.returned_at.is_none_or(|returned| returned > at))
             .max_by_key(|a| a.installed_at);
         if let (Some(code), Some(release)) = (newest_plr, release) {
             let version = code.code_version.unwrap_or(1);

@@ -25,6 +25,9 @@ use crate::core::rate;
 use crate::core::reference::{Month, Reference};
 use crate::engine::{self, Evidence};
 
+/// Months that a table of coverage reaches back.
+const MONTHS_MAX: usize = 120;
+
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
 /// An amount in ten-thousandths of the currency's unit.
@@ -186,7 +189,7 @@ impl<'s> Compliance<'s> {
         periods.iter().map(of_period).collect()
     }
 
-    /// The months from the first usage to an instant, no more than ten years of them.
+    /// The months from the first usage to an instant, of which the last ten years.
     #[must_use]
     pub fn months_up_to(&self, at: EpochSeconds) -> Vec<Period> {
         let uses = self.history.heard.values().flatten().flat_map(|heard| heard.uses.iter());
@@ -195,11 +198,11 @@ impl<'s> Compliance<'s> {
         let bounds = Period::containing(first, &utc).zip(Period::containing(at, &utc));
         let Some((mut period, last)) = bounds else { return Vec::new() };
         let mut periods = Vec::new();
-        while period <= last && periods.len() < 120 {
+        while period <= last {
             periods.push(period);
             period = period.next();
         }
-        periods
+        periods.split_off(periods.len().saturating_sub(MONTHS_MAX))
     }
 
     /// The coverage of every account in a period; what no account is known for comes under `None`.

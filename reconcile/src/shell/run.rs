@@ -154,9 +154,13 @@ impl Snapshot {
             (schemas::document::TABLE, &mut self.documents),
             (journal::TABLE, &mut self.journal),
         ] {
-            match table {
-                Some(table) => table.refresh().await?,
-                None => *table = lake.table(name).await?,
+            let refreshed = match table {
+                Some(table) => table.refresh().await.is_ok(),
+                None => false,
+            };
+            // Also of a lake in the place of this one that has no such table.
+            if !refreshed {
+                *table = lake.table(name).await?;
             }
         }
         if lake::book_stands_at(lake).await? != self.book.stands_at {

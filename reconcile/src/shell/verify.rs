@@ -51,6 +51,22 @@ pub async fn periods(table: &Table) -> Result<BTreeSet<Period>> {
     Ok(periods)
 }
 
+/// The versions of journal and book that posted lines stand on.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn pinned(lake: &Lake) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+    let (mut journal, mut book) = (BTreeSet::new(), BTreeSet::new());
+    if let Some(table) = lake.table(schemas::ledger::TABLE).await? {
+        for line in ledger::all_lines(&table).await? {
+            let versions = line.posting.as_ref().map(|posting| Run::of(posting).versions);
+            journal.extend(versions.as_ref().and_then(|versions| versions.journal));
+            book.extend(versions.as_ref().and_then(|versions| versions.book));
+        }
+    }
+    Ok((journal, book))
+}
+
 /// Checks the chain of a period's lines, computes each of them again from what its run pinned, and
 /// compares the manifest with what is there.
 ///

@@ -3,10 +3,11 @@
 use std::io::Read;
 
 use schemas::disposition::Reason;
+use schemas::period::EpochSeconds;
 
 use super::window::Window;
 use super::{CarrierError, CarrierLimits, Output, refused_in_part};
-use crate::core::decode::{ReportLimits, refusal};
+use crate::core::decode::{ReportLimits, decode, refusal};
 use crate::core::json::{Fault, FaultKind, Kind, Reader};
 
 type Read_<T> = Result<T, Fault>;
@@ -27,7 +28,7 @@ pub(super) fn read<R: Read>(
         Ok((Top::Other, _)) => out.ignored("a JSON document without a report", Vec::new()),
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
-        Err(Stop::Full) => {
+        Err(stop) if is_too_large_first(&stop, &window, limits) => {
             let (kept, is_cut) =
                 window.up_to(limits.evidence_bytes_max()).map_err(|e| out.failed(e))?;
             let kept = kept.trim_ascii_start();
@@ -43,6 +44,18 @@ enum Stop {
     Encoding,
     /// The window is full, and the step is still incomplete.
     Full,
+}
+
+/// True if what begins in the window is too large for a report before it is anything else: of faults of reading, the
+/// one met first wins (contract 1.3), wherever the window happens to end.
+fn is_too_large_first<R: Read>(
+    stop: &Stop,
+    window: &Window<'_, R>,
+    limits: &CarrierLimits,
+) -> bool {
+    matches!(stop, Stop::Full)
+        || decode(window.data(), &limits.report, EpochSeconds::MAX)
+            .is_err_and(|fault| fault.reason == Reason::TooLarge)
 }
 
 /// Takes one step over the window's text, with more of the input as long as it is incomplete.
@@ -167,7 +180,10 @@ fn read_list<R: Read>(
                 return read_tail(window, limits, out, after == After::Bracket);
             }
             // Too deep or too large is the element's own fault: it is passed over by its brackets.
-            Err(Stop::Full | Stop::Fault(Fault { kind: FaultKind::TooDeep, .. })) => {
+            Err(stop)
+                if matches!(stop, Stop::Fault(Fault { kind: FaultKind::TooDeep, .. }))
+                    || is_too_large_first(&stop, &window, limits) =>
+            {
                 if !pass_element(&mut window, limits, out)? {
                     return Ok(());
                 }
@@ -268,17 +284,26 @@ fn pass_element<R: Read>(
     Ok(complete)
 }
 
-/// Finds the end of a container by its brackets and strings alone.
+/// Finds the end of a container by its brackets and strings alone. One that is closed by the other kind of bracket has
+/// no end that could be told.
 #[derive(Default)]
 struct Brackets {
     depth: u64,
+    /// The opening brackets, as far as they are kept.
+    open: Vec<u8>,
     in_string: bool,
     after_backslash: bool,
     closed: bool,
+    mixed_up: bool,
 }
 
 impl Brackets {
+    const KEPT_MAX: usize = 1024;
+
     fn end(&mut self, data: &[u8]) -> Option<usize> {
+        if self.mixed_up {
+            return None;
+        }
         for (i, &byte) in data.iter().enumerate() {
             if self.in_string {
                 self.in_string = self.after_backslash || byte != b'"';
@@ -287,9 +312,21 @@ impl Brackets {
             }
             match byte {
                 b'"' => self.in_string = true,
-                b'{' | b'[' => self.depth += 1,
+                b'{' | b'[' => {
+                    self.depth += 1;
+                    if self.open.len() < Self::KEPT_MAX {
+                        self.open.push(byte);
+                    }
+                }
                 b'}' | b']' => {
-                    self.depth = self.depth.saturating_sub(1);
+                    let is_kept = self.depth == self.open.len() as u64;
+                    let opened = if is_kept { self.open.pop() } else { Some(byte - 2) };
+                    // The closing brackets stand two behind the opening ones in ASCII.
+                    if opened != Some(byte - 2) {
+                        self.mixed_up = true;
+                        return None;
+                    }
+                    self.depth -= 1;
                     if self.depth == 0 {
                         self.closed = true;
                         return Some(i + 1);

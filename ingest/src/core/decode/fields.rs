@@ -249,8 +249,11 @@ fn read_measurements<'a>(
         return reader.skip();
     }
     let mut all = Vec::new();
+    let mut count = 0;
     reader.array(|r| {
-        if all.len() >= limits.measurements_max {
+        // Also those that are none: what is too large is so before it is anything else.
+        count += 1;
+        if count > limits.measurements_max {
             return r.fault(FaultKind::TooMany);
         }
         if r.kind()? != Kind::Object {

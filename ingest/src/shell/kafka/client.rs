@@ -37,6 +37,7 @@ const OURS: &[(&str, &str)] = &[
     ("group.protocol", "the worker gives partitions up one by one"),
     ("enable.partition.eof", "the worker does not need it"),
     ("enable.idempotence", "receipts are produced idempotently"),
+    ("transactional.id", "receipts are produced outside transactions"),
     ("acks", "a receipt counts when all replicas have it"),
 ];
 

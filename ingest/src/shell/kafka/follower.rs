@@ -33,6 +33,8 @@ pub struct Follower {
     /// Last offset that the lake holds of each partition.
     held: BTreeMap<i32, Option<i64>>,
     at_end: BTreeSet<i32>,
+    /// Messages that were read and are not in the lake yet: the client does not read them again.
+    unkept: Vec<Received>,
 }
 
 /// What a step brought.
@@ -74,6 +76,7 @@ impl Follower {
             table,
             held: partitions.iter().map(|p| (*p, None)).collect(),
             at_end: BTreeSet::new(),
+            unkept: Vec::new(),
         };
         follower.read_fences(runtime)?;
         follower.begin()?;
@@ -132,15 +135,14 @@ impl Follower {
         now: EpochSeconds,
         wait: Duration,
     ) -> Result<Step, WorkerError> {
-        let mut messages = Vec::new();
         let mut wait = wait;
-        while messages.len() < BATCH_MAX {
+        while self.unkept.len() < BATCH_MAX {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
                     // A tombstone takes nothing back: what was signed stays verifiable (R7.2).
                     if let Some(value) = message.payload() {
-                        messages.push(read_message(
+                        self.unkept.push(read_message(
                             message.key(),
                             value,
                             message.partition(),
@@ -164,16 +166,33 @@ impl Follower {
             }
             wait = Duration::ZERO;
         }
-        if messages.is_empty() {
+        if self.unkept.is_empty() {
             return Ok(Step::default());
         }
-        self.keep(messages, runtime, now)
+        // Where the lake refuses them now, they are kept by a later step.
+        let mut messages = std::mem::take(&mut self.unkept);
+        let kept = self.keep(&mut messages, runtime, now);
+        if kept.is_err() {
+            self.unkept = messages;
+        }
+        kept
+    }
+
+    /// True if the topic was made anew or got partitions, so that it has to be opened again.
+    ///
+    /// # Errors
+    /// If the brokers do not answer.
+    pub fn is_outdated(&self) -> Result<bool, WorkerError> {
+        let metadata = metadata_of(&self.consumer, &self.topic, Duration::from_secs(5))?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let now = self.consumer.context().topic_ids().remove(&self.topic);
+        Ok(partitions > self.held.len() || now.is_some_and(|now| now.to != self.topic_id))
     }
 
     /// Writes messages to the lake, each once, whoever is first.
     fn keep(
         &mut self,
-        mut messages: Vec<Received>,
+        messages: &mut Vec<Received>,
         runtime: &Handle,
         now: EpochSeconds,
     ) -> Result<Step, WorkerError> {
@@ -194,7 +213,7 @@ impl Follower {
                 return Ok(step);
             }
             let mut last: BTreeMap<i32, i64> = BTreeMap::new();
-            for m in &messages {
+            for m in &*messages {
                 last.insert(m.partition, m.offset);
             }
             let fences: Vec<Fence> = last
@@ -205,7 +224,7 @@ impl Follower {
                     last: *last,
                 })
                 .collect();
-            let rows = rows_of(&messages, &self.topic, now)?;
+            let rows = rows_of(messages, &self.topic, now)?;
             let written = runtime.block_on(self.table.write(&[rows]))?;
             match runtime.block_on(self.table.commit_once(&written, &fences, &[]))? {
                 Appended::Committed(_) => {

@@ -76,7 +76,9 @@ impl Shell<'_> {
             return Ok(());
         }
         // Before the commit that moves the offsets: what is not kept is read again.
-        self.runtime.block_on(documents::keep(self.lake, &chunk.documents))?;
+        self.patiently(|shell| {
+            Ok(shell.runtime.block_on(documents::keep(shell.lake, &chunk.documents))?)
+        })?;
         self.active = Instant::now();
         self.handle(Event::Taken(chunk.taken))
     }

@@ -69,9 +69,17 @@ impl Shell<'_> {
     }
 
     /// A topic of trust codes that was not there when the worker started may have been made since.
+    /// One that was made anew, or got partitions, is opened again.
     fn look_for_trust(&mut self) -> Result<()> {
-        if self.trust.is_some() {
-            return Ok(());
+        if let Some(trust) = &self.trust {
+            match trust.is_outdated() {
+                Ok(false) => return Ok(()),
+                Ok(true) => tracing::info!("the topic of trust codes changed; it is opened again"),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "trust codes are looked for again later");
+                    return Ok(());
+                }
+            }
         }
         match self.open_trust() {
             Err(WorkerError::Topic(error @ TopicError::OutOfReach(_))) => {
@@ -174,11 +182,17 @@ impl Shell<'_> {
     pub(super) fn check_topic(&self) -> Result<()> {
         let topic = &self.settings.topic;
         match self.consumer.context().topic_ids().remove(topic) {
-            Some(change) if change.made_anew() => Err(WorkerError::MadeAnew {
-                topic: topic.clone(),
-                from: change.from,
-                to: change.to,
-            }),
+            // Also if that was between the worker's question for its id and the first answer that the consumer had.
+            Some(change)
+                if change.made_anew()
+                    || !self.topic_id.is_empty() && change.to != self.topic_id =>
+            {
+                Err(WorkerError::MadeAnew {
+                    topic: topic.clone(),
+                    from: self.topic_id.clone(),
+                    to: change.to,
+                })
+            }
             _ => Ok(()),
         }
     }

@@ -1,12 +1,12 @@
 //! Who may use what is enforced or export-controlled (R4.3 to R4.6, R11.6).
 
-use schemas::book::{Authorization, AuthorizationKind, CatalogEntry, Enforcement};
+use schemas::book::{Authorization, AuthorizationKind, CatalogEntry, Enforcement, Span};
 use schemas::finding::Rule;
 use schemas::programme::{Family, HSECK9, PLR_CODE_VERSION, PLR_RELEASE, hseck9_row};
 use schemas::release::Release;
 use schemas::udi::Udi;
 
-use super::Found;
+use super::{Found, parts};
 use crate::core::history::{Fleet, Heard, Pi};
 
 /// True if an authorization for an item permits the use of a licence.
@@ -54,27 +54,24 @@ pub(super) fn authorized(pi: &Pi<'_>, fleet: &Fleet<'_>, found: &mut Found<'_>) 
         };
         for udi in who_needs_one(pi, heard) {
             for of in heard.consuming() {
-                let right = |r: &&&Authorization| {
-                    permits(r, reference.item(&r.tag), (entry, item), &by)
-                        && r.installed_at <= of.start
-                };
-                let held: Vec<&&Authorization> =
-                    fleet.authorizations(udi).iter().filter(right).collect();
-                let lasts = |r: &Authorization| r.returned_at.is_none_or(|at| at >= of.end);
-                if held.iter().any(|r| lasts(r)) {
-                    continue;
-                }
-                let returned = held.iter().filter_map(|r| r.returned_at).max();
-                match returned {
-                    Some(at) => {
-                        let when = (at.max(of.start), of.end);
-                        found.add(Rule::SlacReturned, heard, when, of.value, || {
+                let permitted =
+                    |r: &&&Authorization| permits(r, reference.item(&r.tag), (entry, item), &by);
+                let rights: Vec<Span> = fleet
+                    .authorizations(udi)
+                    .iter()
+                    .filter(permitted)
+                    .map(|r| Span { start: r.installed_at, end: r.returned_at.unwrap_or(i64::MAX) })
+                    .collect();
+                for (start, end) in parts(of, &[&rights]) {
+                    if rights.iter().any(|right| right.contains(start)) {
+                        continue;
+                    }
+                    if rights.iter().any(|right| right.end <= start) {
+                        found.add(Rule::SlacReturned, heard, (start, end), of.value, || {
                             format!("{udi} returned its SLAC, and {} is in use", entry.name)
                         });
-                    }
-                    None => {
-                        let when = (of.start, of.end);
-                        found.add(Rule::NoSlac, heard, when, of.value, || {
+                    } else {
+                        found.add(Rule::NoSlac, heard, (start, end), of.value, || {
                             format!("{udi} has no SLAC for {}", entry.name)
                         });
                     }
