@@ -168,6 +168,29 @@ fn every_changed_bit_of_ledger_journal_and_manifest_is_found() {
     place.ok(0, &["-q", "verify"]);
 }
 
+/// Statistics decide which files are passed over: wrong ones hide rows.
+#[test]
+fn changed_statistics_are_found() {
+    let place = closed();
+    let log = place.path("lake/ledger/_delta_log/00000000000000000001.json");
+    let text = std::fs::read_to_string(&log).unwrap();
+    for (was, is, says) in [
+        (r#"\"posted_period\":\"2026-10\""#, r#"\"posted_period\":\"2026-07\""#, "posted_period"),
+        (r#"\"numRecords\":"#, r#"\"numRecords\":9"#, "rows"),
+        (r#"\"service_period\":0"#, r#"\"service_period\":1"#, "nulls"),
+    ] {
+        assert!(text.contains(was), "{text}");
+        std::fs::write(&log, text.replace(was, is)).unwrap();
+        let ran = place.run(&["-q", "verify", "--format", "csv"]);
+        assert_eq!(ran.status, 3, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains(says) && ran.stdout.contains("ledger/"), "{}", ran.stdout);
+    }
+    std::fs::write(&log, text).unwrap();
+    place.ok(0, &["-q", "verify"]);
+    let absent = place.run(&["-q", "--lake", "nowhere", "verify"]);
+    assert!(absent.status == 1 && absent.stderr.contains("no lake"), "{}", absent.stderr);
+}
+
 /// Somebody who can write to the lake, and who keeps the digests right, is found all the same.
 #[test]
 fn a_forged_line_is_found_by_what_it_stands_on() {

@@ -346,6 +346,14 @@ async fn a_login_sees_its_accounts_alone() {
     ] {
         assert_eq!(rows(&customer, query).await, [account.as_str()], "{query}");
     }
+    // Nor in what an expression would say of them, were it computed on them.
+    for table in ["ledger", "book_accounts", "book_devices", "deadlines"] {
+        let query = format!(
+            "SELECT count(*) > 0 FROM {table} WHERE CAST(CASE WHEN {theirs} THEN '1' \
+             ELSE concat('of ', smart_account) END AS bigint) = 1"
+        );
+        assert_eq!(rows(&customer, &query).await, ["t"], "{table}");
+    }
     let tables = "SELECT table_name FROM information_schema.tables WHERE table_name = 'journal'";
     assert!(rows(&customer, tables).await.is_empty());
     assert_eq!(rows(&billing, tables).await, ["journal"]);
@@ -380,6 +388,19 @@ async fn queries_are_bounded_and_probes_go_on() {
     assert_eq!(refused(&client, huge).await, "53000");
     let long = format!("SELECT '{}'", "x".repeat(300 << 10));
     assert_eq!(refused(&client, &long).await, "54000");
+    // Deep and wide, up to what is refused: the server outlives all of them.
+    let chain = |n: usize| {
+        format!("SELECT count(*) FROM ledger WHERE line_id = ''{}", " OR line_id = 'x'".repeat(n))
+    };
+    assert_eq!(rows(&client, &chain(2_000)).await, ["0"]);
+    assert_eq!(refused(&client, &chain(3_000)).await, "54001");
+    let sum = refused(&client, &format!("SELECT 1{}", "+1".repeat(4_900))).await;
+    assert!(["done", "57014"].contains(&sum.as_str()), "{sum}");
+    assert_eq!(rows(&served.operator().await, "SELECT 1").await, ["1"]);
+    let doubled: Vec<String> =
+        (1..30).map(|i| format!("a{i} AS (SELECT x.n FROM a{0} x, a{0} y)", i - 1)).collect();
+    let doubled = format!("WITH a0 AS (SELECT 1 AS n), {} SELECT * FROM a29", doubled.join(", "));
+    assert_eq!(refused(&client, &doubled).await, "54001");
 
     // A client may lower its time, not raise it; either way it ends.
     let endless = "SELECT count(*) FROM usage a, usage b, usage c, usage d";

@@ -118,14 +118,22 @@ fn recheck_rows(
             }
         })
         .collect();
+    let signatures = rows["signature"].as_string::<i32>();
     let mut again = Rows::default();
-    for (arrival, (readings, signature)) in arrivals.iter().zip(&looked_at) {
+    for (i, (arrival, (readings, signature))) in arrivals.iter().zip(&looked_at).enumerate() {
         let signature = match signature {
             Some(Checked::Status(status)) => Some(*status),
+            // What it was when the report was judged, by the trust codes and the policy of then.
+            None if dispositions.value(i) == Disposition::Suspended.as_str() => {
+                [SignatureStatus::Verified, SignatureStatus::Unverifiable]
+                    .into_iter()
+                    .find(|status| signatures.is_valid(i) && signatures.value(i) == status.as_str())
+            }
             _ => None,
         };
         checked.reports += 1;
-        checked.verified += u64::from(signature == Some(SignatureStatus::Verified));
+        checked.verified +=
+            u64::from(matches!(looked_at[i].1, Some(Checked::Status(SignatureStatus::Verified))));
         let judged =
             Judged { disposition: Disposition::Accepted, reason: None, detail: None, signature };
         again.push(&Row { arrival, readings, judged: &judged })?;

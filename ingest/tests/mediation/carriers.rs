@@ -310,3 +310,49 @@ fn what_is_kept_of_a_large_report_is_said() {
         }
     }
 }
+
+/// Contract 1.3: of faults of reading the one met first wins, in every carrier, wherever the reader's window ends.
+#[test]
+fn what_is_too_large_first_is_so_in_every_carrier() {
+    let report = |padding: usize, rest: &str| {
+        let m = Mediation::new();
+        let text = m.envelope(&payload(1)).to_string();
+        format!("{},\"x\":\"{}\"{rest}", &text[..text.len() - 1], "y".repeat(padding))
+    };
+    let deep = format!(",\"d\":{}{}}}", "[".repeat(80), "]".repeat(80));
+    let most = CarrierLimits::default().report.report_bytes_max;
+    for padding in [0, most, most + 20_000, most + 200_000, 2 * most, 5 * most] {
+        for (rest, first) in [(", nope}", "malformed"), ("", "malformed"), (&deep, "too-deep")] {
+            let text = report(padding, rest);
+            let expected = if padding == 0 { first } else { "too-large" };
+            for carried in [
+                text.clone(),
+                format!("{{\"usage\":[{text}]}}"),
+                format!("<smartLicense><RUMReport><![CDATA[{text}]]></RUMReport></smartLicense>"),
+            ] {
+                let found = Mediation::new().take(carried.as_bytes());
+                assert_eq!(found, [expected], "{padding} {rest:.20} {carried:.20}");
+            }
+        }
+    }
+    // Of an element that is too large the end is found, and what stands behind it is read.
+    let mut m = Mediation::new();
+    let good = m.envelope(&payload(2)).to_string();
+    let list = format!("{{\"usage\":[{},{good}]}}", report(most, ", nope}"));
+    assert_eq!(m.take(list.as_bytes()), ["too-large", "verified"]);
+    // Too many measurements, whatever they are, and then a cut.
+    let many = |one: &str| {
+        let all = vec![one; 10_001].join(",");
+        let text = payload(1).to_string();
+        let at = text.find("\"measurements\":[").unwrap() + "\"measurements\":[".len();
+        let end = at + text[at..].find(']').unwrap();
+        format!("{{\"payload\":{}{all}{}", &text[..at], &text[end..])
+    };
+    for one in ["{}", "0"] {
+        for text in [many(one), format!("{},\"signature\":{{}}}}", many(one))] {
+            assert_eq!(Mediation::new().take(text.as_bytes()), ["too-large"], "{one}");
+            let list = format!("{{\"usage\":[{text}");
+            assert_eq!(Mediation::new().take(list.as_bytes())[0], "too-large", "{one}");
+        }
+    }
+}

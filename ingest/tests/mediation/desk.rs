@@ -16,7 +16,7 @@ use ingest::core::keyring::Keyring;
 use ingest::core::mediate::{Probe, Rules, check_origin, check_signature, judge, suspend};
 use ingest::core::report::{Judged, RawReport};
 use schemas::book::{Book, TABLES, parse_csv};
-use schemas::disposition::{Disposition, SignatureStatus};
+use schemas::disposition::{Disposition, Reason, SignatureStatus};
 use serde_json::{Value, json};
 
 /// 2026-11-01T00:00:00Z.
@@ -203,7 +203,18 @@ pub(crate) fn word(judged: &Judged) -> String {
             "unverifiable".to_owned()
         }
         (Disposition::Duplicate, None, None) => "duplicate".to_owned(),
-        (Disposition::Suspended, Some(reason), None) => reason.to_string(),
+        // What was looked at is told, and nothing else (contract 5).
+        (Disposition::Suspended, Some(reason), status) => {
+            match reason {
+                Reason::ContentConflict => assert!(status.is_some()),
+                Reason::TrustNotValidThen => assert_eq!(status, Some(SignatureStatus::Verified)),
+                Reason::SignatureUnverifiable => {
+                    assert_eq!(status, Some(SignatureStatus::Unverifiable));
+                }
+                _ => assert_eq!(status, None),
+            }
+            reason.to_string()
+        }
         other => panic!("no disposition: {other:?}"),
     }
 }

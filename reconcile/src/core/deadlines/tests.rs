@@ -106,6 +106,29 @@ fn postpaid_reports_and_acks() {
     // Installed on 3 March 1970, day 61.
     assert_eq!((day_of(owed.last_ack), day_of(owed.ack_due)), (Some(61), Some(91)));
     assert_eq!(owed.state(91 * DAY), "overdue");
+    // Acknowledged on day 60, and not installed yet.
+    let owed = of_one(&book(&[("acks", acks)]), vec![utility(1, 60, &[(50, 60, 2)])], 60);
+    assert_eq!((owed.last_ack, day_of(owed.ack_due)), (None, Some(90)));
+    // What came before utility mode sets no date of it.
+    let before = heard(1, 20, TAG, &[(10, 20, 2)]);
+    let reports = vec![before, utility(2, 200, &[(190, 200, 2)])];
+    let owed = of_one(&book(&[("acks", acks)]), reports, 201);
+    assert_eq!((day_of(owed.last_ack), day_of(owed.ack_due)), (Some(61), Some(230)));
+}
+
+/// R5.5: an ACK of an earlier numbering of its reports is none of the newest report.
+#[test]
+fn an_ack_comes_after_what_it_acknowledges() {
+    for (ack, due) in
+        [("900,1970-01-15", Some(190)), ("1,1970-04-12", None), ("900,1970-04-12", None)]
+    {
+        let acks = format!(
+            "udi_pid,udi_serial,report_id,acked_at,installed_at\nC8000V,a,{ack}T00:00:00Z,\n"
+        );
+        let owed =
+            of_one(&book(&[("acks", &acks)]), vec![heard(1, 100, TAG, &[(90, 100, 2)])], 102);
+        assert_eq!(day_of(owed.ack_due), due, "{ack}");
+    }
 }
 
 /// R5.3: another licence, more or less, from none to some, from some to none.
@@ -123,6 +146,9 @@ fn changes_of_usage() {
     assert_eq!(change(vec![first.clone(), more]), (Some(25), Some(115), Some(30)));
     let none = heard(2, 300, TAG, &[(20, 30, 0)]);
     assert_eq!(change(vec![first.clone(), none]), (Some(20), Some(110), Some(300)), "late");
+    let less = heard(2, 40, TAG, &[(14, 15, 1)]);
+    let inside = vec![first.clone(), less];
+    assert_eq!(change(inside), (Some(10), Some(100), Some(20)), "the greatest counts");
     let other = heard(2, 40, PLUS, &[(35, 40, 1)]);
     assert_eq!(change(vec![first, other]), (Some(35), Some(125), Some(40)));
 }

@@ -96,6 +96,46 @@ fn what_stands_in_for_a_slac() {
     }
 }
 
+/// What is found does not depend on how long the measurements are.
+#[test]
+fn a_measurement_is_looked_at_in_its_parts() {
+    let one = || vec![heard(1, HSEC, "17.12.04", &[(10, 30, 2)])];
+    for (authorizations, expected) in [
+        // Returned, and the next one installed at that instant.
+        (&["1970-01-01,1970-01-21", "1970-01-21,"][..], vec![]),
+        (&["1970-01-01,1970-01-21", "1970-01-23,"], vec![("slac-returned", 20, 22)]),
+        (&["1970-01-21,"], vec![("no-slac", 10, 20)]),
+        (&["1970-01-21,1970-01-26"], vec![("no-slac", 10, 20), ("slac-returned", 25, 30)]),
+    ] {
+        let rows: Vec<String> = authorizations
+            .iter()
+            .map(|valid| format!("ISR4331/K9,a,SLAC,DNA_HSEC,,{valid}"))
+            .collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let found: Vec<_> = of("ISR4331/K9", &book(&rows, &[]), one())
+            .iter()
+            .map(|found| (found.rule.as_str(), found.since / 86_400, found.last / 86_400))
+            .collect();
+        assert_eq!(found, expected, "{authorizations:?}");
+    }
+    // A code that was returned is none (R11.6).
+    let returned =
+        ["C8000V,a,PLR,DNA_HSEC,2,1970-01-01,1970-01-05", "C8000V,a,SLAC,DNA_HSEC,,1970-01-01,"];
+    assert_eq!(rules("C8000V", &book(&returned, &[]), one()), [""; 0]);
+}
+
+/// R10.9: also of a PI that the book does not name.
+#[test]
+fn whoever_was_refused_is_found() {
+    let book = book(&[], &[]);
+    let mut history = History::default();
+    history.refused.insert(Udi::new("C8000V", "z"), vec![(7, 100, "direct".to_owned())]);
+    let reference = Reference::new(&book);
+    let found = findings(&Fleet::new(&book, &reference, &history));
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].rule.as_str(), "collector-not-allowed");
+}
+
 /// R4.6: one for each UDI; in a stack only the active's.
 #[test]
 fn high_availability_needs_a_slac_for_each() {
