@@ -11,12 +11,13 @@ use ::arrow::datatypes::{
 };
 use ::ingest::shell::index::Index;
 use ::ingest::shell::mediation::journal_layout;
-use ::ingest::shell::suspense::{self as work, Act, Which, id_of};
+use ::ingest::shell::suspense::{self as work, Act, Place, Which, id_of};
 use ::ingest::shell::takeup::take_up;
 use anyhow::{Context as _, anyhow};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_nested::expr_fn::array_element;
 use datafusion::prelude::{Expr, col, lit};
+use futures::StreamExt as _;
 use reconcile::core::reference::Reference;
 use reconcile::shell::run::Snapshot;
 use reconcile::shell::suspense::{Amounts, would_bill};
@@ -409,28 +410,34 @@ fn journal_of(
 
 /// Suspended reports, in the order in which they came.
 fn read(snapshot: &Snapshot, with_raw: bool, runtime: &Runtime) -> anyhow::Result<Vec<Suspended>> {
-    let raw = if with_raw { "raw" } else { "NULL" };
+    // Of a record of Kafka, which may hold several reports, it is part of the id.
+    let raw = if with_raw { "raw" } else { "CASE WHEN partition IS NOT NULL THEN raw END" };
     let query = format!(
         "SELECT received_at, reason, udi_pid, udi_serial, report_id, source, \"offset\", detail, {raw}, \
          partition, collector, smart_account, virtual_account, usage_start, acts \
-         FROM stored_journal WHERE disposition = 'suspended' \
-         ORDER BY received_at, source, \"offset\""
+         FROM stored_journal WHERE disposition = 'suspended'"
     );
-    let batches = runtime.block_on(async {
-        let session = snapshot.sql_session().await?;
-        anyhow::Ok(session.sql(&query).await?.collect().await?)
-    });
     let reference = Reference::new(&snapshot.book.book);
     let mut rows = Vec::new();
-    for batch in batches.context("cannot read the journal")? {
-        take(&batch, &reference, &mut rows)?;
-    }
+    let taken = runtime.block_on(async {
+        let session = snapshot.sql_session().await?;
+        let mut batches = session.sql(&query).await?.execute_stream().await?;
+        while let Some(batch) = batches.next().await {
+            take(&batch?, &reference, with_raw, &mut rows)?;
+        }
+        anyhow::Ok(())
+    });
+    taken.context("cannot read the journal")?;
+    rows.sort_by(|a: &Suspended, b| {
+        (a.received_at, &a.source, a.offset).cmp(&(b.received_at, &b.source, b.offset))
+    });
     Ok(rows)
 }
 
 fn take(
     batch: &RecordBatch,
     reference: &Reference<'_>,
+    with_raw: bool,
     rows: &mut Vec<Suspended>,
 ) -> anyhow::Result<()> {
     let text =
@@ -455,9 +462,16 @@ fn take(
             spans.find(|(span, _)| span.contains(at)).map(|(_, account)| *account)
         });
         let account = holder.or_else(|| reference.account(smart.value(i), virtual_.value(i)));
+        let raw = if raws.is_valid(i) { raws.value(i) } else { &[] };
         let acts = if acts.is_valid(i) { acts_of(&acts.value(i))? } else { Vec::new() };
         rows.push(Suspended {
-            id: id_of(times.value(i), source.value(i), offsets.value(i), partition),
+            id: id_of(Place {
+                received_at: times.value(i),
+                source: source.value(i),
+                offset: offsets.value(i),
+                partition,
+                raw,
+            }),
             received_at: times.value(i).div_euclid(1_000_000),
             reason: reason.value(i).to_owned(),
             report_id: if ids.is_valid(i) { ids.value(i).to_string() } else { String::new() },
@@ -468,7 +482,7 @@ fn take(
             account: account.map(|account| reference.accounts[account].id.clone()),
             written_off: acts.last().is_some_and(|(word, _)| word == work::WRITE_OFF),
             acts: acts.into_iter().map(|(_, text)| text).collect(),
-            raw: if raws.is_valid(i) { raws.value(i).to_vec() } else { Vec::new() },
+            raw: if with_raw { raw.to_vec() } else { Vec::new() },
             udi,
         });
     }

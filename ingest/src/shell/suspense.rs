@@ -45,12 +45,25 @@ pub struct Which {
     pub ids: Option<BTreeSet<String>>,
 }
 
+/// Where a suspended report was received, and of a record of Kafka, which may hold several, what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// In microseconds.
+    pub received_at: i64,
+    pub source: &'a str,
+    pub offset: i64,
+    pub partition: Option<i32>,
+    /// Its bytes; of a report from a file they may be left out.
+    pub raw: &'a [u8],
+}
+
 /// The id by which people speak of a suspended report: it follows from where it was received, so it stays.
 #[must_use]
-pub fn id_of(received_at: i64, source: &str, offset: i64, partition: Option<i32>) -> String {
+pub fn id_of(report: Place<'_>) -> String {
+    let Place { received_at, source, offset, partition, raw } = report;
     let mut place = format!("{received_at}\n{source}\n{offset}");
     if let Some(partition) = partition {
-        place.push_str(&format!("\n{partition}"));
+        place.push_str(&format!("\n{partition}\n{}", hex(digest(&SHA256, raw).as_ref())));
     }
     hex(&digest(&SHA256, place.as_bytes()).as_ref()[..6])
 }
@@ -64,10 +77,16 @@ pub fn ids_of(rows: &RecordBatch) -> Result<Vec<String>, ArrowError> {
     let sources = column(rows, "source")?.as_string::<i32>();
     let offsets = column(rows, "offset")?.as_primitive::<Int64Type>();
     let partitions = column(rows, "partition")?.as_primitive::<Int32Type>();
+    let raws = column(rows, "raw")?.as_binary::<i32>();
     Ok((0..rows.num_rows())
         .map(|i| {
-            let partition = partitions.is_valid(i).then(|| partitions.value(i));
-            id_of(received.value(i), sources.value(i), offsets.value(i), partition)
+            id_of(Place {
+                received_at: received.value(i),
+                source: sources.value(i),
+                offset: offsets.value(i),
+                partition: partitions.is_valid(i).then(|| partitions.value(i)),
+                raw: if raws.is_valid(i) { raws.value(i) } else { &[] },
+            })
         })
         .collect())
 }
