@@ -46,7 +46,7 @@ async fn bytes_at(store: &ObjectStoreRef, path: &str) -> object_store::Result<by
 
 /// How the statistics in a file's commit, by which files are passed over, differ from what the file says of itself.
 fn misstated(add: &Add, bytes: &bytes::Bytes) -> Option<String> {
-    let Some(said) = add.stats.as_deref() else { return None };
+    let said = add.stats.as_deref()?;
     let Ok(said) = serde_json::from_str::<Value>(said) else {
         return Some("the statistics in its commit are no JSON".to_owned());
     };
