@@ -72,14 +72,10 @@ impl Shell<'_> {
     /// One that was made anew, or got partitions, is opened again.
     fn look_for_trust(&mut self) -> Result<()> {
         if let Some(trust) = &self.trust {
-            match trust.is_outdated() {
-                Ok(false) => return Ok(()),
-                Ok(true) => tracing::info!("the topic of trust codes changed; it is opened again"),
-                Err(error) => {
-                    tracing::warn!(error = chain(&error), "trust codes are looked for again later");
-                    return Ok(());
-                }
+            if !trust.is_outdated() {
+                return Ok(());
             }
+            tracing::info!("the topic of trust codes changed; it is opened again");
         }
         match self.open_trust() {
             Err(WorkerError::Topic(error @ TopicError::OutOfReach(_))) => {
