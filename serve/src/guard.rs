@@ -21,6 +21,9 @@ use datafusion_postgres::pgwire::api::results::{Response, Tag};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
 use crate::catalog::Shared;
 
 /// Settings of a connection that a client may make; any other is answered and left alone.
@@ -39,7 +42,7 @@ const READ_ONLY: &str = "25006";
 /// PostgreSQL's code for a statement that is too complex.
 const TOO_COMPLEX: &str = "54001";
 /// Most words and signs of a query. The threads that queries are planned on have stacks for them.
-const WORDS_MAX: usize = 10_000;
+const WORDS_MAX: usize = 5_000;
 /// Most tables that a query reads.
 const TABLES_MAX: u64 = 64;
 /// PostgreSQL's code for what a login may not do.
@@ -261,7 +264,11 @@ impl Planner {
         let _one_moment = self.shared.planning().await;
         let failed = |e| PgWireError::ApiError(Box::new(e));
         let statement = DfStatement::Statement(Box::new(statement.clone()));
-        let plan = session.state().statement_to_plan(statement).await.map_err(failed)?;
+        // Planning does not look up from its work: other connections go on beside it.
+        let plan = block_in_place(|| {
+            Handle::current().block_on(session.state().statement_to_plan(statement))
+        });
+        let plan = plan.map_err(failed)?;
         SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -384,7 +391,7 @@ mod tests {
         assert!(verdict(&format!("SELECT 1 FROM {cross}")).contains("at most 64 tables"));
         let nested = format!("SELECT (SELECT count(*) FROM {cross})");
         assert!(verdict(&nested).contains("at most 64 tables"));
-        assert!(verdict(&format!("SELECT 1{}", "+1".repeat(5_000))).contains("10000 words"));
+        assert!(verdict(&format!("SELECT 1{}", "+1".repeat(2_500))).contains("5000 words"));
         assert!(verdict("DELETE FROM ledger").contains("read-only"));
         assert!(verdict("SET datafusion.execution.batch_size = 1").contains("operator's"));
     }
