@@ -314,7 +314,11 @@ fn chosen(multiples: &[Addend; KEY_MULTIPLES + 1], digits: __m512i) -> Addend {
 fn chosen_of_base(here: Avx512, base: &[[[u64; LIMBS]; 3]], digits: &[i16; LANES]) -> Addend {
     let entries = digits.map(|digit| &base[usize::from(digit.unsigned_abs())]);
     let coordinate = |which: usize| -> [__m512i; LIMBS] {
-        std::array::from_fn(|limb| load(here, &entries.map(|entry| entry[which][limb])))
+        let mut lanes = [[0; LANES]; LIMBS];
+        for (lane, entry) in entries.iter().enumerate() {
+            set_lane(&mut lanes, lane, &entry[which]);
+        }
+        load_all(here, &lanes)
     };
     let addend = Addend {
         sum: Element(coordinate(0)),

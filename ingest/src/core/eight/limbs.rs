@@ -31,19 +31,32 @@ pub(super) fn store(here: Avx512, vector: __m512i) -> [u64; LANES] {
 
 #[inline(always)]
 pub(super) fn load_all<const L: usize>(here: Avx512, lanes: &Lanes<L>) -> [__m512i; L] {
-    lanes.each_ref().map(|limb| load(here, limb))
+    // A loop: a closure would have no processor features before it is inlined.
+    let mut limbs = [load(here, &[0; LANES]); L];
+    for (limb, lanes) in limbs.iter_mut().zip(lanes) {
+        *limb = load(here, lanes);
+    }
+    limbs
 }
 
 #[inline(always)]
 pub(super) fn store_all<const L: usize>(here: Avx512, limbs: [__m512i; L]) -> Lanes<L> {
-    limbs.map(|limb| store(here, limb))
+    let mut lanes = [[0; LANES]; L];
+    for (lanes, limb) in lanes.iter_mut().zip(limbs) {
+        *lanes = store(here, limb);
+    }
+    lanes
 }
 
 /// The same number in every lane.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn same<const L: usize>(limbs: &[u64; L]) -> [__m512i; L] {
-    limbs.map(|limb| _mm512_set1_epi64(limb.cast_signed()))
+    let mut all = [_mm512_setzero_si512(); L];
+    for (vector, limb) in all.iter_mut().zip(limbs) {
+        *vector = _mm512_set1_epi64(limb.cast_signed());
+    }
+    all
 }
 
 /// One number in each lane, or the other's where the mask has its bit.

@@ -386,7 +386,11 @@ fn chosen_of_base(here: Avx512, curve: &Curve, digits: &[i16; LANES], one: Eleme
     let entries =
         digits.map(|digit| &curve.base[usize::from(digit.unsigned_abs()).saturating_sub(1)]);
     let coordinate = |which: usize| -> Element {
-        Element(std::array::from_fn(|limb| load(here, &entries.map(|entry| entry[which][limb]))))
+        let mut lanes = [[0; LANES]; LIMBS];
+        for (lane, entry) in entries.iter().enumerate() {
+            set_lane(&mut lanes, lane, &entry[which]);
+        }
+        Element(load_all(here, &lanes))
     };
     let point = Point { x: coordinate(0), y: coordinate(1), z: one };
     point.negated(mask(|i| digits[i] < 0))

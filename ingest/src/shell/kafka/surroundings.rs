@@ -69,7 +69,7 @@ impl Shell<'_> {
     }
 
     /// A topic of trust codes that was not there when the worker started may have been made since.
-    /// One that was made anew, or got partitions, is opened again.
+    /// One that got partitions is opened again.
     fn look_for_trust(&mut self) -> Result<()> {
         if let Some(trust) = &self.trust {
             if !trust.is_outdated() {

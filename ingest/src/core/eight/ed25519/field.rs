@@ -33,8 +33,13 @@ impl Element {
     #[inline]
     pub(super) fn carried(limbs: [__m512i; LIMBS]) -> Element {
         let mask = _mm512_set1_epi64(LIMB_MASK.cast_signed());
-        let carries = limbs.map(|limb| _mm512_srli_epi64::<51>(limb));
-        let kept = limbs.map(|limb| _mm512_and_si512(limb, mask));
+        // Loops, here and below: a closure has no part in its caller's processor features before it is inlined, and what
+        // calls it (`map`, `from_fn`) has none at all; whether they become one depends on the neighbourhood.
+        let (mut carries, mut kept) = (limbs, limbs);
+        for i in 0..LIMBS {
+            carries[i] = _mm512_srli_epi64::<51>(limbs[i]);
+            kept[i] = _mm512_and_si512(limbs[i], mask);
+        }
         // 2^255 is 19.
         let around = _mm512_mullo_epi64(carries[LIMBS - 1], _mm512_set1_epi64(19));
         let mut sums = kept;
@@ -73,10 +78,16 @@ impl Element {
     pub(super) fn reduced(low: [__m512i; 2 * LIMBS], high: [__m512i; 2 * LIMBS]) -> Element {
         let nineteen = _mm512_set1_epi64(19);
         // An upper half counts 2^52, which is twice the next place.
-        let place = |i: usize| _mm512_add_epi64(low[i], _mm512_slli_epi64::<1>(high[i]));
-        Element::carried(std::array::from_fn(|i| {
-            _mm512_add_epi64(place(i), _mm512_mullo_epi64(place(i + LIMBS), nineteen))
-        }))
+        let mut places = low;
+        for i in 0..2 * LIMBS {
+            places[i] = _mm512_add_epi64(low[i], _mm512_slli_epi64::<1>(high[i]));
+        }
+        let mut sums = [nineteen; LIMBS];
+        for i in 0..LIMBS {
+            let around = _mm512_mullo_epi64(places[i + LIMBS], nineteen);
+            sums[i] = _mm512_add_epi64(places[i], around);
+        }
+        Element::carried(sums)
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -104,8 +115,10 @@ impl Element {
                 high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], self.0[i], self.0[j]);
             }
         }
-        let mut low = low.map(|sum| _mm512_slli_epi64::<1>(sum));
-        let mut high = high.map(|sum| _mm512_slli_epi64::<1>(sum));
+        for i in 0..2 * LIMBS {
+            low[i] = _mm512_slli_epi64::<1>(low[i]);
+            high[i] = _mm512_slli_epi64::<1>(high[i]);
+        }
         for i in 0..LIMBS {
             low[2 * i] = _mm512_madd52lo_epu64(low[2 * i], self.0[i], self.0[i]);
             high[2 * i + 1] = _mm512_madd52hi_epu64(high[2 * i + 1], self.0[i], self.0[i]);
@@ -116,7 +129,11 @@ impl Element {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     #[inline]
     pub(super) fn squared_times(self, times: u32) -> Element {
-        (0..times).fold(self, |element, _| element.squared())
+        let mut element = self;
+        for _ in 0..times {
+            element = element.squared();
+        }
+        element
     }
 
     /// To the power of 2^250 - 1, and of 11.
