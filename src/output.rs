@@ -161,7 +161,8 @@ pub fn table(rows: &Rows<'_>) -> String {
         table.add_row(shown.iter().map(|&i| printable(&row[i])));
     }
     for (place, &i) in shown.iter().enumerate() {
-        if [rows.numbers, rows.decimals].concat().contains(&rows.columns[i])
+        let kinds = [rows.numbers, rows.decimals];
+        if kinds.iter().any(|columns| columns.contains(&rows.columns[i]))
             && let Some(column) = table.column_mut(place)
         {
             column.set_cell_alignment(CellAlignment::Right);

@@ -9,7 +9,9 @@ use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Set, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    ObjectName, Query, Set, Statement, Visit, Visitor, visit_relations,
+};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion_postgres::QueryHook;
@@ -131,25 +133,18 @@ fn tables_read(query: &Query) -> u64 {
 
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
             for expression in query.with.iter().flat_map(|with| &with.cte_tables) {
-                let mut of = Relations(Vec::new());
-                let _ = expression.query.visit(&mut of);
                 let name = expression.alias.name.value.to_ascii_lowercase();
-                self.expressions.entry(name).or_default().extend(of.0);
+                let of = self.expressions.entry(name).or_default();
+                let _ = visit_relations(&expression.query, |relation| {
+                    of.push(relation.to_string().to_ascii_lowercase());
+                    ControlFlow::<()>::Continue(())
+                });
             }
             ControlFlow::Continue(())
         }
 
         fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
             self.relations.push(relation.to_string().to_ascii_lowercase());
-            ControlFlow::Continue(())
-        }
-    }
-    struct Relations(Vec<String>);
-    impl Visitor for Relations {
-        type Break = ();
-
-        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-            self.0.push(relation.to_string().to_ascii_lowercase());
             ControlFlow::Continue(())
         }
     }

@@ -52,7 +52,7 @@ pub async fn import(
         _ => Ok(Vec::new()),
     };
     let mut ledger = lake.table(schemas::ledger::TABLE).await?;
-    let mut old = load_book(lake, None).await?;
+    let old = load_book(lake, None).await?;
     let refused = changed(ledger.as_ref(), &old.book).await?;
     if !refused.is_empty() {
         return Ok(Imported::Refused(refused));
@@ -63,25 +63,30 @@ pub async fn import(
     let mut compared = old.version.is_none() || old.version == before;
     loop {
         if !compared {
-            old = load_book(lake, before).await?;
+            let old = load_book(lake, before).await?;
             let refused = changed(ledger.as_ref(), &old.book).await?;
             if !refused.is_empty() {
                 take_back_book(lake, version).await?;
                 return Ok(Imported::Refused(refused));
             }
         }
-        let Some(table) = &mut ledger else {
-            ledger = lake.table(schemas::ledger::TABLE).await?;
-            if ledger.is_none() {
-                return Ok(Imported::InForce(version));
+        let is_in_force = match &mut ledger {
+            None => {
+                ledger = lake.table(schemas::ledger::TABLE).await?;
+                ledger.is_none()
             }
-            compared = false;
-            continue;
+            Some(table) => {
+                let mark = (MARK.to_owned(), i64::try_from(version).unwrap_or(i64::MAX));
+                let marked = table.commit_once(&Written::default(), &[], &[mark]).await?;
+                let is_marked = matches!(marked, Appended::Committed(_));
+                if !is_marked {
+                    table.refresh().await?;
+                }
+                is_marked
+            }
         };
-        let mark = (MARK.to_owned(), i64::try_from(version).unwrap_or(i64::MAX));
-        match table.commit_once(&Written::default(), &[], &[mark]).await? {
-            Appended::Committed(_) => return Ok(Imported::InForce(version)),
-            Appended::Stale | Appended::Overtaken => table.refresh().await?,
+        if is_in_force {
+            return Ok(Imported::InForce(version));
         }
         compared = false;
     }

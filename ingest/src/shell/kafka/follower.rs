@@ -178,17 +178,15 @@ impl Follower {
         kept
     }
 
-    /// True if the topic was made anew or got partitions, so that it has to be opened again. False where the brokers do
-    /// not answer.
+    /// True if the topic got partitions, so that it has to be opened again. False where the brokers do not answer.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
         // Without polling, as `metadata_of` does: a message that came then would be lost.
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(1));
-        let partitions = metadata.map_or(0, |metadata| {
-            metadata.topics().first().map_or(0, |topic| topic.partitions().len())
-        });
-        let now = self.consumer.context().topic_ids().remove(&self.topic);
-        partitions > self.held.len() || now.is_some_and(|now| now.to != self.topic_id)
+        metadata.is_ok_and(|metadata| {
+            let topic = metadata.topics().first();
+            topic.is_some_and(|topic| topic.partitions().len() > self.held.len())
+        })
     }
 
     /// Writes messages to the lake, each once, whoever is first.

@@ -75,7 +75,7 @@ impl Shell<'_> {
             if !trust.is_outdated() {
                 return Ok(());
             }
-            tracing::info!("the topic of trust codes changed; it is opened again");
+            tracing::info!("the topic of trust codes got partitions; it is opened again");
         }
         match self.open_trust() {
             Err(WorkerError::Topic(error @ TopicError::OutOfReach(_))) => {
