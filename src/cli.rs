@@ -398,8 +398,16 @@ pub struct KafkaArgs {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub settings: Vec<(String, String)>,
     /// Allows an unencrypted connection to other machines
-    #[arg(long, env = "RUMLEDGER_ALLOW_PLAINTEXT")]
-    pub allow_plaintext: bool,
+    #[arg(
+        long,
+        env = "RUMLEDGER_ALLOW_PLAINTEXT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    pub allow_plaintext: Option<bool>,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

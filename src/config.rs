@@ -208,7 +208,7 @@ impl Config {
         let from_environment = kafka_from_environment();
         given.retain(|key, _| !from_environment.contains_key(key));
         given.extend(args.settings.iter().cloned());
-        let allow_plaintext = args.allow_plaintext || self.kafka.allow_plaintext;
+        let allow_plaintext = args.allow_plaintext.unwrap_or(self.kafka.allow_plaintext);
         let brokers = brokers.map_or("", String::as_str);
         Ok(Connection::new(brokers, &given, &from_environment, allow_plaintext)?)
     }

@@ -9,6 +9,7 @@
 //! is said by the caller ([`Catalog`]).
 
 mod catalog;
+mod ends;
 mod functions;
 mod guard;
 mod logins;

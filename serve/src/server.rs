@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider as _, MemoryCatalogProvider};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -31,8 +32,8 @@ use datafusion_postgres::pgwire::api::{
     ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, METADATA_USER,
     PgWireServerHandlers, Type,
 };
-use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
-use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::tokio::process_socket;
 use datafusion_postgres::{DfSessionService, Parser};
 use futures::Sink;
@@ -49,6 +50,7 @@ use tokio_util::context::TokioContext;
 
 use crate::ServeError;
 use crate::catalog::{Scope, Shared, Shown};
+use crate::ends::Ends;
 use crate::functions;
 use crate::guard::{Door, Planner, admit_text, refusal};
 use crate::logins::Logins;
@@ -90,6 +92,8 @@ pub struct Limits {
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// Whether clients on other machines have to connect encrypted.
+    pub required: bool,
 }
 
 /// The server, before and while it listens.
@@ -106,6 +110,7 @@ pub struct Server {
     sessions: Mutex<HashMap<String, Arc<LoginSession>>>,
     cancels: Arc<ConnectionManager>,
     tls: Option<TlsAcceptor>,
+    tls_required: bool,
     /// Tells the shape of statements that are parsed already.
     shapes: Arc<Parser>,
 }
@@ -145,6 +150,7 @@ impl Server {
             sessions: Mutex::default(),
             cancels: Arc::new(ConnectionManager::new()),
             tls: tls.map(acceptor).transpose()?,
+            tls_required: tls.is_some_and(|tls| tls.required),
             shapes,
         })
     }
@@ -153,11 +159,6 @@ impl Server {
     #[must_use]
     pub fn runtime(&self) -> Arc<RuntimeEnv> {
         self.runtime.clone()
-    }
-
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
-        self.tls.is_some()
     }
 
     /// Listens, and gives the address.
@@ -197,13 +198,14 @@ impl Server {
             return;
         };
         self.metrics.logins.with_label_values(&["accepted"]).inc();
-        self.metrics.connections.inc();
+        let counted = Counted::new(&self.metrics);
         tokio::spawn(async move {
             let parameters = DefaultServerParameterProvider::default();
             let startup = SASLAuthStartupHandler::new(Arc::new(read_only(parameters)))
                 .with_scram(ScramAuth::new(self.logins.clone()))
                 .with_connection_manager(self.cancels.clone());
             let tls = self.tls.clone();
+            let startup = Startup { login: startup, encrypted_only: self.tls_required };
             let connection = Connection {
                 startup: Arc::new(startup),
                 queries: Arc::new(Queries(self.clone())),
@@ -212,8 +214,7 @@ impl Server {
             if let Err(error) = process_socket(socket, tls, Arc::new(connection)).await {
                 tracing::debug!(%peer, %error, "a connection ended");
             }
-            self.metrics.connections.dec();
-            drop(permit);
+            drop((counted, permit));
         });
     }
 
@@ -244,7 +245,13 @@ impl Server {
             .with_target_partitions(self.limits.partitions)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
             .set_str("datafusion.execution.time_zone", "UTC");
-        let context = SessionContext::new_with_config_rt(config, self.runtime.clone());
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(self.runtime.clone())
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(Ends { after: self.limits.statement_timeout }))
+            .build();
+        let context = SessionContext::new_with_state(state);
         let catalog = MemoryCatalogProvider::new();
         let shown = Shown { shared: self.shared.clone(), scope: scope.clone() };
         catalog.register_schema(SCHEMA, Arc::new(shown))?;
@@ -335,9 +342,64 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ServeError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// A connection in the metrics, however it ends.
+struct Counted(Metrics);
+
+impl Counted {
+    fn new(metrics: &Metrics) -> Counted {
+        metrics.connections.inc();
+        Counted(metrics.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+/// How a connection begins.
+struct Startup {
+    login: SASLAuthStartupHandler<DefaultServerParameterProvider>,
+    encrypted_only: bool,
+}
+
+#[async_trait]
+impl StartupHandler for Startup {
+    async fn on_startup<C>(
+        &self,
+        client: &mut C,
+        message: PgWireFrontendMessage,
+    ) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: std::fmt::Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if self.encrypted_only {
+            admit_unencrypted(client.socket_addr(), client.is_secure())?;
+        }
+        self.login.on_startup(client, message).await
+    }
+}
+
+/// # Errors
+/// If a client on another machine does not encrypt, before it said who it is.
+fn admit_unencrypted(peer: SocketAddr, encrypted: bool) -> PgWireResult<()> {
+    if encrypted || peer.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(PgWireError::UserError(Box::new(ErrorInfo::new(
+        "FATAL".to_owned(),
+        UNKNOWN_LOGIN.to_owned(),
+        "this server takes encrypted connections from other machines only: say sslmode=require"
+            .to_owned(),
+    ))))
+}
+
 /// What one connection talks to. The exchange of a login is its own.
 struct Connection {
-    startup: Arc<SASLAuthStartupHandler<DefaultServerParameterProvider>>,
+    startup: Arc<Startup>,
     queries: Arc<Queries>,
     cancel: Arc<DefaultCancelHandler>,
 }
@@ -517,5 +579,25 @@ impl QueryParser for Queries {
         format: Option<&Format>,
     ) -> PgWireResult<Vec<FieldInfo>> {
         self.0.shapes.get_result_schema(statement, format)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_need_not_encrypt() {
+        for (peer, encrypted, admitted) in [
+            ("127.0.0.1:5000", false, true),
+            ("[::1]:5000", false, true),
+            ("[::ffff:127.0.0.1]:5000", false, true),
+            ("192.0.2.7:5000", true, true),
+            ("192.0.2.7:5000", false, false),
+            ("[::ffff:192.0.2.7]:5000", false, false),
+        ] {
+            let found = admit_unencrypted(peer.parse().unwrap(), encrypted);
+            assert_eq!(found.is_ok(), admitted, "{peer}");
+        }
     }
 }

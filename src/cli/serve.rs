@@ -18,24 +18,22 @@ pub struct ServeArgs {
     #[arg(long, env = "RUMLEDGER_SERVE_LOGINS", value_name = "FILE")]
     pub logins: Option<PathBuf>,
     /// Certificate chain, PEM; clients can then connect encrypted
-    #[arg(
-        long,
-        env = "RUMLEDGER_SERVE_TLS_CERTIFICATE",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
+    #[arg(long, env = "RUMLEDGER_SERVE_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
     /// Its private key, PEM
-    #[arg(
-        long,
-        env = "RUMLEDGER_SERVE_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_certificate"
-    )]
+    #[arg(long, env = "RUMLEDGER_SERVE_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Listens on other than this machine's own addresses without TLS
-    #[arg(long, env = "RUMLEDGER_SERVE_ALLOW_PLAINTEXT")]
-    pub allow_plaintext: bool,
+    #[arg(
+        long,
+        env = "RUMLEDGER_SERVE_ALLOW_PLAINTEXT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    pub allow_plaintext: Option<bool>,
     /// Open connections [default: 64]
     #[arg(long, env = "RUMLEDGER_SERVE_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,

@@ -2,6 +2,7 @@
 
 use anyhow::anyhow;
 use ingest::shell::kafka::load::Loader;
+use ingest::shell::kafka::topics::check_topic;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, FleetArgs, Outcome};
@@ -10,8 +11,16 @@ use crate::fleet::{self, Written};
 use crate::output::{self, Rows};
 
 pub fn generate(args: &FleetArgs, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
+    if args.duplicates + args.broken > 100 {
+        return Err(Failure::Usage(anyhow!(
+            "--duplicates {} and --broken {} together are more than 100 percent",
+            args.duplicates,
+            args.broken
+        )));
+    }
     let written = match (&args.kafka.brokers, &args.out) {
         (Some(_), _) => {
+            check_topic(&args.topic).map_err(usage)?;
             let connection = config.connection(&args.kafka).map_err(Failure::Usage)?;
             let id = (args.abort > 0).then(|| format!("rumledger-fleet-{}", args.seed));
             let loader = Loader::open(
@@ -41,6 +50,10 @@ pub fn generate(args: &FleetArgs, config: &Config, runtime: &Runtime) -> Result<
     };
     output::rows(config.format, &table(&written?))?;
     Ok(Outcome::Done)
+}
+
+fn usage(why: String) -> Failure {
+    Failure::Usage(anyhow!(why))
 }
 
 /// What was written, and what must come of it.

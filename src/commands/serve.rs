@@ -33,6 +33,8 @@ const STALE: Duration = Duration::from_secs(60);
 const REST: u32 = 3;
 /// Queries that run when it is told to stop have so long to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Longest time that a setting in milliseconds may be: as PostgreSQL's, 24 days.
+const MILLIS_MAX: u64 = i32::MAX as u64;
 
 pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     if args.hash_password {
@@ -44,7 +46,7 @@ pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outco
     let lake = super::open_lake(config)?;
     let given = &config.serve;
     let address = super::address(args.listen.as_ref().or(given.listen.as_ref()), LISTEN)?;
-    let tls = tls(args, config);
+    let tls = tls(args, config)?;
     let logins_file = args.logins.as_ref().or(given.logins.as_ref());
     refuse_exposure(address, tls.is_some(), logins_file.is_some(), args, config)?;
     let logins = logins(logins_file, config)?;
@@ -70,22 +72,23 @@ pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outco
 
     let stop = Arc::new(AtomicBool::new(false));
     super::stream::watch_signals(runtime, &stop)?;
-    let ms = args.refresh_ms.or(given.refresh_ms).unwrap_or(1000).max(1);
+    let refresh = args.refresh_ms.or(given.refresh_ms).unwrap_or(1000);
+    let refresh = millis("refresh_ms", refresh).map_err(Failure::Usage)?;
     let every = args.compute_every_s.or(given.compute_every_s).unwrap_or(60);
+    if every > MILLIS_MAX / 1000 {
+        return Err(Failure::Usage(anyhow!("compute_every_s: at most {}", MILLIS_MAX / 1000)));
+    }
     let background = Background::start((every > 0).then_some(every), config, &gauges)?;
-    let fresh = Fresh {
-        lake,
-        server: server.clone(),
-        shared,
-        background,
-        gauges,
-        health,
-        every: Duration::from_millis(ms),
-    };
+    let fresh =
+        Fresh { lake, server: server.clone(), shared, background, gauges, health, every: refresh };
     runtime.block_on(async {
         let listener = Server::bind(address).await?;
         let bound = listener.local_addr()?;
-        let encrypted = if server.is_encrypted() { "TLS where the client asks" } else { "no TLS" };
+        let encrypted = match tls.as_ref().map(|tls| tls.required) {
+            Some(true) => "TLS; from this machine also without",
+            Some(false) => "TLS where the client asks",
+            None => "no TLS",
+        };
         output::note(
             config.quiet,
             &format!("PostgreSQL clients: {bound} ({encrypted}), database rumledger"),
@@ -95,8 +98,11 @@ pub fn run(args: &ServeArgs, config: &Config, runtime: &Runtime) -> Result<Outco
         fresh.keep(&stop, &|| config.now()).await;
         taking.abort();
         server.drain(DRAIN).await;
-        Ok::<_, Failure>(Outcome::Done)
-    })
+        Ok::<_, Failure>(())
+    })?;
+    // A query that does not look up from its work ends with the process.
+    queries.shutdown_background();
+    Ok(Outcome::Done)
 }
 
 fn usage(error: ServeError) -> Failure {
@@ -125,10 +131,23 @@ fn describe(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-fn tls(args: &ServeArgs, config: &Config) -> Option<Tls> {
+fn tls(args: &ServeArgs, config: &Config) -> Result<Option<Tls>, Failure> {
     let of = |flag: &Option<PathBuf>, set: &Option<PathBuf>| flag.clone().or_else(|| set.clone());
-    let certificate = of(&args.tls_certificate, &config.serve.tls_certificate)?;
-    Some(Tls { certificate, key: of(&args.tls_key, &config.serve.tls_key)? })
+    let certificate = of(&args.tls_certificate, &config.serve.tls_certificate);
+    let key = of(&args.tls_key, &config.serve.tls_key);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            let required = !args.allow_plaintext.unwrap_or(config.serve.allow_plaintext);
+            Ok(Some(Tls { certificate, key, required }))
+        }
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Failure::Usage(anyhow!(
+            "there is a certificate and no key of it: say --tls-key too (tls_key in [serve])"
+        ))),
+        (None, Some(_)) => Err(Failure::Usage(anyhow!(
+            "there is a key and no certificate of it: say --tls-certificate too (tls_certificate in [serve])"
+        ))),
+    }
 }
 
 /// What leaves this machine is encrypted, and asked for by a configured login.
@@ -147,7 +166,7 @@ fn refuse_exposure(
             "{address} can be reached from elsewhere: configure logins (--logins), or listen on 127.0.0.1"
         )));
     }
-    if !encrypted && !args.allow_plaintext && !config.serve.allow_plaintext {
+    if !encrypted && !args.allow_plaintext.unwrap_or(config.serve.allow_plaintext) {
         return Err(Failure::Usage(anyhow!(
             "{address} can be reached from elsewhere: configure --tls-certificate and --tls-key, or say --allow-plaintext"
         )));
@@ -167,22 +186,32 @@ fn logins(file: Option<&PathBuf>, config: &Config) -> Result<Logins, Failure> {
     Ok(logins)
 }
 
+/// A time of at least a millisecond, and at most what PostgreSQL's own settings hold (24 days).
+fn millis(name: &str, given: u64) -> anyhow::Result<Duration> {
+    if given > MILLIS_MAX {
+        return Err(anyhow!("{name}: at most {MILLIS_MAX}"));
+    }
+    Ok(Duration::from_millis(given.max(1)))
+}
+
 fn limits(args: &ServeArgs, config: &Config) -> anyhow::Result<Limits> {
     let given = &config.serve;
-    let count = |name: &str, flag: Option<usize>, set: Option<usize>, default: usize| match flag
-        .or(set)
-        .unwrap_or(default)
-    {
-        0 => Err(anyhow!("{name}: a limit of 0 lets nothing through")),
-        n => Ok(n),
-    };
+    let count =
+        |name: &str, flag: Option<usize>, set: Option<usize>, (default, most): (_, usize)| {
+            match flag.or(set).unwrap_or(default) {
+                0 => Err(anyhow!("{name}: a limit of 0 lets nothing through")),
+                n if n > most => Err(anyhow!("{name}: at most {most}")),
+                n => Ok(n),
+            }
+        };
     let timeout = args.statement_timeout_ms.or(given.statement_timeout_ms).unwrap_or(30_000);
-    let memory = count("memory_mb", args.memory_mb, given.memory_mb, 512)?;
+    let memory = count("memory_mb", args.memory_mb, given.memory_mb, (512, 1 << 24))?;
+    let (connections, queries) = (given.connections_max, given.queries_at_once);
     Ok(Limits {
-        connections_max: count("connections_max", args.connections_max, given.connections_max, 64)?,
-        queries_at_once: count("queries_at_once", args.queries_at_once, given.queries_at_once, 4)?,
-        statement_timeout: Duration::from_millis(timeout.max(1)),
-        rows_max: count("rows_max", args.rows_max, given.rows_max, 1_000_000)?,
+        connections_max: count("connections_max", args.connections_max, connections, (64, 65_535))?,
+        queries_at_once: count("queries_at_once", args.queries_at_once, queries, (4, 1_024))?,
+        statement_timeout: millis("statement_timeout_ms", timeout)?,
+        rows_max: count("rows_max", args.rows_max, given.rows_max, (1_000_000, usize::MAX))?,
         text_bytes_max: 256 << 10,
         memory_bytes: memory.saturating_mul(1 << 20),
         spill_bytes: 1 << 30,

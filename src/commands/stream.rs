@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use ingest::core::keyring::Keyring;
 use ingest::shell::endpoints::Health;
-use ingest::shell::kafka::{Ended, Settings, stream};
+use ingest::shell::kafka::topics::check_topic;
+use ingest::shell::kafka::{Ended, ReceiptError, Settings, WorkerError, stream};
 use ingest::shell::mediation::Judging;
 use ingest::shell::metrics::Metrics;
 use tokio::runtime::Runtime;
@@ -65,6 +66,12 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
         progress: &|reports| bar.set_position(reports),
     };
     let Settings { topic, trust_topic, receipts_topic, .. } = &settings;
+    for name in [Some(topic), trust_topic.as_ref(), receipts_topic.as_ref()].into_iter().flatten() {
+        check_topic(name).map_err(|why| Failure::Usage(anyhow!(why)))?;
+    }
+    if settings.group.is_empty() {
+        return Err(Failure::Usage(anyhow!("the consumer group has no name; say --group")));
+    }
     if [trust_topic, receipts_topic].contains(&&Some(topic.clone()))
         || receipts_topic.is_some() && trust_topic == receipts_topic
     {
@@ -76,6 +83,12 @@ pub fn run(args: &StreamArgs, config: &Config) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let streamed = stream(runtime.handle(), &lake, cache_dir, &settings);
     bar.finish_and_clear();
+    if let Err(
+        error @ (WorkerError::Settings(_) | WorkerError::Receipts(ReceiptError::Client(_))),
+    ) = streamed
+    {
+        return Err(Failure::Usage(error.into()));
+    }
     let streamed =
         streamed.context("the worker stopped; what was committed stays, the rest is read again")?;
     super::ingest::print(&streamed.summary, streamed.commits, started.elapsed(), config)?;

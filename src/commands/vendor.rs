@@ -152,10 +152,8 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
         .ok()
         .filter(u8::is_ascii)
         .ok_or_else(|| anyhow!("the mapping's delimiter is no ASCII character"))?;
-    let mut csv = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .from_path(path)
-        .with_context(|| format!("cannot read {name}"))?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let mut csv = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(&bytes[..]);
     let head = csv.headers().with_context(|| format!("{name}, line 1"))?.clone();
     let place = |column: &str| {
         head.iter().position(|h| h.trim_start_matches('\u{feff}') == column).ok_or_else(|| {
@@ -175,7 +173,7 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
     let mut sums: BTreeMap<TieKey, Sums> = BTreeMap::new();
     for record in csv.records() {
         let record = record.with_context(|| format!("{name} is no CSV"))?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |at| line_of(&bytes, at));
         let cell = |at: usize| record.get(at).unwrap_or_default().trim();
         let maybe = |at: Option<usize>| at.map(cell).unwrap_or_default().to_owned();
         let number = |at: usize, scale: u8| {
@@ -202,6 +200,14 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
     Ok(sums)
 }
 
+/// The line on which a record begins: the reader stands behind the record before it, in front of the rest of that one's
+/// end and of blank lines.
+fn line_of(bytes: &[u8], at: &csv::Position) -> u64 {
+    let rest = usize::try_from(at.byte()).ok().and_then(|start| bytes.get(start..)).unwrap_or(&[]);
+    let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    at.line() + ends.filter(|byte| **byte == b'\n').count() as u64
+}
+
 /// A decimal as an integer of a scale; at most 18 digits before the point.
 fn fixed(text: &str, scale: u8) -> Option<i128> {
     let (sign, digits) = match text.strip_prefix('-') {
@@ -217,4 +223,26 @@ fn fixed(text: &str, scale: u8) -> Option<i128> {
     let missing = usize::from(scale).checked_sub(places.len())?;
     let text = format!("{whole}{places}{}", "0".repeat(missing));
     Some(sign * text.parse::<i128>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_as_an_editor_does() {
+        for text in ["a,b\n1,2\n3,4\n", "a,b\r\n1,2\r\n3,4\r\n"] {
+            assert_eq!(lines(text), [2, 3], "{text:?}");
+        }
+        assert_eq!(lines("a,b\r\n\r\n1,2\r\n\n\n3,4"), [3, 6]);
+        assert_eq!(lines("a,b\r\n1,\"x\r\ny\"\r\n3,4"), [2, 4]);
+    }
+
+    fn lines(text: &str) -> Vec<u64> {
+        let mut csv = csv::Reader::from_reader(text.as_bytes());
+        csv.headers().unwrap();
+        csv.records()
+            .map(|record| line_of(text.as_bytes(), record.unwrap().position().unwrap()))
+            .collect()
+    }
 }

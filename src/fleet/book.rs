@@ -58,12 +58,11 @@ fn write_devices(fleet: &Fleet, dir: &Path) -> anyhow::Result<()> {
         owned([d.pid, &d.serial, smart, virtual_, &since, "", "cslu", "slp", "cslu", "direct"])
     });
     write(dir, "devices", devices)?;
+    let trusted = since.as_str().min("2020-01-01");
     let codes = (0..fleet.devices).map(|n| fleet.device(n)).filter_map(|d| {
         let algorithm = d.algorithm?;
         let key = fleet.keys.public_key(algorithm, d.number);
-        Some(key.map(|key| {
-            owned([d.pid, &d.serial, "ack", algorithm.as_str(), &key, "2020-01-01", ""])
-        }))
+        Some(key.map(|key| owned([d.pid, &d.serial, "ack", algorithm.as_str(), &key, trusted, ""])))
     });
     write(dir, "trust_codes", codes.collect::<anyhow::Result<Vec<_>>>()?)
 }

@@ -89,6 +89,9 @@ impl Fault {
     }
 }
 
+/// 2000-01-01: what starts earlier is refused (contract 1.3).
+const EARLIEST: EpochSeconds = 946_684_800;
+
 pub struct Fleet {
     pub seed: u64,
     pub devices: u64,
@@ -114,6 +117,13 @@ impl Fleet {
                 anyhow::anyhow!("{} months before {} is before 1970", args.months, args.last_month)
             })?;
         }
+        let start = first_month.bounds(&TimeZone::UTC).0;
+        anyhow::ensure!(
+            start >= EARLIEST,
+            "{} months up to {} begin before 2000, where no report may (bad-interval)",
+            args.months,
+            args.last_month
+        );
         Ok(Fleet {
             seed: args.seed,
             devices: args.devices,
@@ -122,7 +132,7 @@ impl Fleet {
             broken: args.broken,
             algorithm: args.algorithm,
             keys: Keys::new(args.seed, args.rsa_bits)?,
-            start: first_month.bounds(&TimeZone::UTC).0,
+            start,
             end,
             first_month,
             last_month: args.last_month.bounds(&TimeZone::UTC),

@@ -77,11 +77,11 @@ fn every_codec_is_read() {
     stand.journal_is(&stand.read_topic(&stand.topic));
 }
 
-fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+pub fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
 }
 
-fn block<T>(future: impl Future<Output = T>) -> T {
+pub fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

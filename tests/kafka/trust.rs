@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
+use crate::order::{admin, block};
 use crate::stand::{Stand, until};
 use crate::support::counts;
 
@@ -105,13 +107,41 @@ fn suspense_retry_takes_up_what_the_book_brought() {
     stand.journal_is(&stand.read_topic(&stand.topic));
 }
 
-fn make_topic(stand: &Stand) {
-    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-    let admin: AdminClient<_> =
+/// What stands at the same offsets of another topic under the same name was not read yet.
+#[test]
+fn a_trust_topic_made_anew_is_read_from_its_start() {
+    let stand = without_codes();
+    make_topic(&stand);
+    stand.drain();
+    let mut worker = stand.spawn(&[], &[]);
+    until("the worker reads", Duration::from_secs(30), || {
+        worker.log().contains("partitions assigned")
+    });
+    let producer: ThreadedProducer<_> =
         ClientConfig::new().set("bootstrap.servers", &stand.brokers).create().unwrap();
+    for n in 0..200 {
+        let key = format!("C8000V:{n}");
+        let broken = BaseRecord::to(&stand.trust).key(&key).payload("no trust code");
+        producer.send(broken).map_err(|e| e.0).unwrap();
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+    until("the first topic is read", Duration::from_secs(30), || {
+        stand.place.sql("SELECT count(fault) FROM trust_codes") == ["200"]
+    });
+    block(admin(&stand.brokers).delete_topics(&[&stand.trust], &AdminOptions::new())).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    make_topic(&stand);
+    send_codes(&stand);
+    until("all are taken up", Duration::from_secs(90), || {
+        !stand.dispositions().contains_key("suspended")
+    });
+    assert_eq!(worker.stop(), Some(0), "{}", worker.log());
+    assert_eq!(stand.dispositions()["accepted"], 1500);
+}
+
+fn make_topic(stand: &Stand) {
     let new =
         NewTopic::new(&stand.trust, 2, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+    let made = block(admin(&stand.brokers).create_topics([&new], &AdminOptions::new())).unwrap();
     assert!(made.iter().all(Result::is_ok), "{made:?}");
 }

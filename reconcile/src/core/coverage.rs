@@ -25,7 +25,7 @@ use super::deadlines::{Deadline, Exemption};
 use super::history::{Fleet, Heard, Pi, Use, Via};
 use super::reference::Month;
 
-/// What covers one PI and entitlement in a period.
+/// What covers one PI and entitlement in a period, as long as one account holds the PI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     pub udi: Udi,
@@ -83,40 +83,49 @@ pub fn coverage(
             of_group.entry(*group).or_default().push(udi);
         }
     }
+    let active_of: HashMap<&Udi, &Udi> =
+        deadlines.iter().filter_map(|d| Some((&d.udi, d.active.as_ref()?))).collect();
     let mut all = Vec::new();
     for deadline in deadlines {
-        if deadline.exemption == Some(Exemption::HaMember) {
+        let udi = &deadline.udi;
+        if active_of.contains_key(udi) {
             continue;
         }
-        let pi = fleet.pi(&deadline.udi);
-        let month = deadline.account.map_or(utc, |account| months[account].span);
-        if month.start >= at {
-            continue;
-        }
+        let pi = fleet.pi(udi);
+        let month_of = |account: Option<usize>| account.map_or(utc, |a| months[a].span);
         if deadline.exemption == Some(Exemption::NeverConsumed) {
-            all.push(Coverage {
-                udi: deadline.udi.clone(),
-                account: deadline.account,
-                entitlement: String::new(),
-                state: "never-consumed",
-                expected: 0,
-                covered: 0,
-                gaps: Vec::new(),
-            });
+            if month_of(deadline.account).start < at {
+                all.push(Coverage {
+                    udi: udi.clone(),
+                    account: deadline.account,
+                    entitlement: String::new(),
+                    state: "never-consumed",
+                    expected: 0,
+                    covered: 0,
+                    gaps: Vec::new(),
+                });
+            }
             continue;
         }
-        let members = groups.get(&deadline.udi).and_then(|group| of_group.get(group));
         let mut by_tag: BTreeMap<&str, Vec<(&Udi, &Heard)>> = BTreeMap::new();
-        let own = [&deadline.udi];
-        for udi in members.map_or(&own[..], Vec::as_slice) {
-            for heard in fleet.history.heard.get(*udi).into_iter().flatten() {
-                if !heard.uses.is_empty() {
-                    by_tag.entry(&heard.tag).or_default().push((*udi, heard));
+        let members = groups.get(udi).and_then(|group| of_group.get(group));
+        let own = [udi];
+        for member in members.map_or(&own[..], Vec::as_slice) {
+            // Members that parted from it answer for themselves, but for what they reported of it.
+            let answers = *member == udi || active_of.get(*member) == Some(&udi);
+            for heard in fleet.history.heard.get(*member).into_iter().flatten() {
+                let is_of_it = answers || heard.ha.iter().any(|named| named.udi == *udi);
+                if is_of_it && !heard.uses.is_empty() {
+                    by_tag.entry(&heard.tag).or_default().push((*member, heard));
                 }
             }
         }
+        let holders = pi.holders();
         for (tag, reports) in by_tag {
-            all.extend(of_tag(&pi, fleet, deadline, tag, &reports, month, at));
+            for (account, held) in &holders {
+                let of = (*account, month_of(*account), *held);
+                all.extend(of_tag(&pi, fleet, deadline, tag, &reports, of, at));
+            }
         }
     }
     all
@@ -128,14 +137,14 @@ fn of_tag(
     deadline: &Deadline,
     tag: &str,
     reports: &[(&Udi, &Heard)],
-    month: Span,
+    (account, month, held): (Option<usize>, Span, Span),
     at: EpochSeconds,
 ) -> Option<Coverage> {
     let first_use = reports.iter().flat_map(|(_, r)| r.consuming()).map(|of| of.start).min()?;
     let retired = pi.retired_at(at);
     let expected = Span {
-        start: month.start.max(first_use),
-        end: month.end.min(at).min(retired.unwrap_or(EpochSeconds::MAX)),
+        start: month.start.max(first_use).max(held.start),
+        end: month.end.min(held.end).min(at).min(retired.unwrap_or(EpochSeconds::MAX)),
     };
     if expected.start >= expected.end {
         return None;
@@ -184,7 +193,7 @@ fn of_tag(
     };
     Some(Coverage {
         udi: deadline.udi.clone(),
-        account: deadline.account,
+        account,
         entitlement: tag.to_owned(),
         state,
         expected: expected.end - expected.start,
@@ -229,3 +238,6 @@ fn ids_are_missing(fleet: &Fleet<'_>, udi: &Udi, of_tag: &[(&Udi, &Heard)]) -> b
             && (2..=super::findings::ID_GAP_MAX).contains(&(pair[1] - pair[0]))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use schemas::programme::{
 };
 use schemas::udi::Udi;
 
+use super::actives::Actives;
 use super::history::{Fleet, Heard, Pi};
 use super::reference::Reference;
 
@@ -55,6 +56,8 @@ pub struct Deadline {
     pub entitlement: String,
     pub why: String,
     pub exemption: Option<Exemption>,
+    /// The member of its HA group that reports for it.
+    pub active: Option<Udi>,
     pub last_report: Option<EpochSeconds>,
     pub last_ack: Option<EpochSeconds>,
     /// The last change of usage (R5.3), when it had to be reported, and when it was.
@@ -159,10 +162,10 @@ impl<'a> Policies<'a> {
 
 /// The last change of usage, and the receipt of the report that first shows it (R5.3): another licence,
 /// one more or less, from none to some, from some to none.
-fn last_change(reports: &[Heard]) -> Option<(EpochSeconds, EpochSeconds)> {
+fn last_change(told: &[Told<'_>]) -> Option<(EpochSeconds, EpochSeconds)> {
     let mut by_tag: BTreeMap<&str, Vec<(EpochSeconds, EpochSeconds, i64, EpochSeconds)>> =
         BTreeMap::new();
-    for heard in reports {
+    for (_, heard) in told {
         for of in &heard.uses {
             by_tag.entry(&heard.tag).or_default().push((
                 of.start,
@@ -240,30 +243,29 @@ pub fn deadlines(
     for ack in book.acks.iter().filter(|ack| came_at(ack) <= at) {
         acks.entry(&ack.udi).or_default().push(ack);
     }
-    // The PI of each group that reported last: it is the active, and covers all (R5.5, R6.6).
-    let mut actives: HashMap<u64, (EpochSeconds, &Udi)> = HashMap::new();
-    let udis = fleet.udis();
-    for udi in &udis {
-        let Some(group) = groups.get(*udi) else { continue };
-        let last = fleet.pi(udi).reports.iter().map(|r| r.received_at).max();
-        if let Some(last) = last
-            && actives.get(group).is_none_or(|held| (last, *udi) > *held)
-        {
-            actives.insert(*group, (last, udi));
-        }
+    let actives = Actives::new(fleet, groups, at);
+    let mut all = Vec::new();
+    for udi in fleet.udis() {
+        let pi = fleet.pi(udi);
+        // What it reported, and what others did that is of its usage too.
+        let own = pi.reports.iter().map(|heard| (udi, heard));
+        let told: Vec<Told<'_>> = own.chain(actives.naming(udi).iter().copied()).collect();
+        let mut by: Vec<&Udi> = told.iter().map(|(by, _)| *by).chain([udi]).collect();
+        by.sort_unstable();
+        by.dedup();
+        let acks: Vec<&Ack> =
+            by.iter().filter_map(|udi| acks.get(udi)).flatten().copied().collect();
+        all.push(deadline(&pi, &told, fleet.reference, &policies, &acks, actives.of(udi), at));
     }
-    udis.into_iter()
-        .map(|udi| {
-            let pi = fleet.pi(udi);
-            let active = groups.get(udi).and_then(|group| actives.get(group)).map(|(_, udi)| *udi);
-            let acks = acks.get(udi).map_or(&[][..], Vec::as_slice);
-            deadline(&pi, fleet.reference, &policies, acks, active, at)
-        })
-        .collect()
+    all
 }
+
+/// A report, and whose it is.
+type Told<'a> = (&'a Udi, &'a Heard);
 
 fn deadline(
     pi: &Pi<'_>,
+    told: &[Told<'_>],
     reference: &Reference<'_>,
     policies: &Policies<'_>,
     acks: &[&Ack],
@@ -272,8 +274,10 @@ fn deadline(
 ) -> Deadline {
     let account = pi.account_at(at);
     let account_id = account.map(|a| &reference.accounts[a].id);
-    let newest = pi.reports.iter().max_by_key(|r| (r.received_at, r.last_at(), r.report_id));
-    let last_report = newest.map(|r| r.received_at);
+    let heard = || told.iter().map(|(_, heard)| *heard);
+    let newest =
+        told.iter().max_by_key(|(by, r)| (r.received_at, r.last_at(), r.report_id, *by)).copied();
+    let last_report = newest.map(|(_, r)| r.received_at);
     let last_ack = acks.iter().map(|ack| came_at(ack)).max();
     let mut deadline = Deadline {
         udi: pi.udi.clone(),
@@ -282,6 +286,7 @@ fn deadline(
         entitlement: String::new(),
         why: String::new(),
         exemption: None,
+        active: active.cloned(),
         last_report,
         last_ack,
         change_at: None,
@@ -290,21 +295,21 @@ fn deadline(
         report_due: None,
         report_recommended: None,
         ack_due: None,
-        licenses: last_licenses(pi.reports),
-        utility: newest.is_some_and(|r| r.utility),
+        licenses: last_licenses(told),
+        utility: newest.is_some_and(|(_, r)| r.utility),
     };
     let exempt = |deadline: Deadline, exemption, why: &str| Deadline {
         exemption: Some(exemption),
         why: why.to_owned(),
         ..deadline
     };
-    if let Some(active) = active.filter(|active| *active != pi.udi) {
-        return exempt(deadline, Exemption::HaMember, &format!("{active} reports for it"));
-    }
     if pi.retired_at(at).is_some() {
         return exempt(deadline, Exemption::Retired, "devices.csv holds it no more");
     }
-    if !pi.reports.iter().any(|r| r.peak() > 0) {
+    if let Some(active) = active {
+        return exempt(deadline, Exemption::HaMember, &format!("{active} reports for it"));
+    }
+    if !heard().any(|r| r.peak() > 0) {
         return exempt(deadline, Exemption::NeverConsumed, "it never consumed a licence");
     }
     let model = pi.row_at(at).map_or(LicenseModel::Slp, |row| row.license_model);
@@ -316,11 +321,11 @@ fn deadline(
             &format!("{} never reports", model.as_str()),
         );
     }
-    let (Some(last), Some(newest)) = (last_report, newest) else { return deadline };
+    let (Some(last), Some((reporter, newest))) = (last_report, newest) else { return deadline };
     let mut best: Option<(EpochSeconds, String, String, Instructions)> = None;
     let mut on_change: Option<(u32, String, String)> = None;
     let mut ack_required = deadline.utility;
-    for tag in tags(pi.reports) {
+    for tag in tags(told) {
         let Some(entry) = reference.catalog_entry(tag) else { continue };
         let kind = (entry.enforcement, entry.duration);
         let (name, mut instructions) = policies.of(pi, account_id, kind, at);
@@ -344,7 +349,7 @@ fn deadline(
             (deadline.policy, deadline.entitlement) = (name, tag.to_owned());
         }
     }
-    if let Some((change_at, reported)) = last_change(pi.reports) {
+    if let Some((change_at, reported)) = last_change(told) {
         deadline.change_at = Some(change_at);
         deadline.change_reported = Some(reported);
         deadline.change_due = on_change.as_ref().map(|(n, _, _)| change_at + days(*n));
@@ -363,11 +368,13 @@ fn deadline(
             deadline.entitlement = newest.tag.to_string();
         }
         // In utility mode: before it, nothing was due of it.
-        let in_utility = pi.reports.iter().filter(|r| r.utility);
+        let in_utility = heard().filter(|r| r.utility);
         let first = in_utility.map(|r| r.received_at).min().unwrap_or(last);
         let since = last_ack.map_or(first, |ack| ack.max(first));
         deadline.ack_due = Some(since + days(POSTPAID_DAYS));
-    } else if ack_required && !acks.iter().any(|ack| acknowledges(ack, newest)) {
+    } else if ack_required
+        && !acks.iter().any(|ack| ack.udi == *reporter && acknowledges(ack, newest))
+    {
         // The programme names no day for the ACK alone: it has to be there before the next report.
         deadline.ack_due = deadline.report_due;
     }
@@ -391,18 +398,18 @@ fn acknowledges(ack: &Ack, heard: &Heard) -> bool {
     ack.report_id >= heard.report_id && ack.acked_at >= heard.last_at()
 }
 
-fn tags(reports: &[Heard]) -> Vec<&str> {
-    let consuming = reports.iter().filter(|r| r.peak() > 0);
-    let mut tags: Vec<&str> = consuming.map(|r| &*r.tag).collect();
+fn tags<'a>(told: &[Told<'a>]) -> Vec<&'a str> {
+    let consuming = told.iter().filter(|(_, r)| r.peak() > 0);
+    let mut tags: Vec<&str> = consuming.map(|(_, r)| &*r.tag).collect();
     tags.sort_unstable();
     tags.dedup();
     tags
 }
 
 /// The count of each tag at the end of what was reported of it.
-fn last_licenses(reports: &[Heard]) -> Vec<(String, i64)> {
+fn last_licenses(told: &[Told<'_>]) -> Vec<(String, i64)> {
     let mut last: BTreeMap<&str, (EpochSeconds, i64)> = BTreeMap::new();
-    for heard in reports {
+    for (_, heard) in told {
         for of in &heard.uses {
             let held = last.entry(&heard.tag).or_insert((of.end, of.value));
             *held = (*held).max((of.end, of.value));

@@ -1,6 +1,6 @@
 //! Breaches of the programme's rules, from what the PIs reported and what the book says.
 //!
-//! One finding a rule, PI and entitlement, with the first and the last time that it was seen. Every rule is
+//! One finding a rule, PI, entitlement and account, with the first and the last time that it was seen. Every rule is
 //! a function of its own below, in the order of the table in `schemas::finding`.
 
 mod lost;
@@ -20,7 +20,7 @@ use schemas::udi::Udi;
 use self::lost::{gaps, refused};
 use self::rights::authorized;
 use super::deadlines::DAY;
-use super::history::{Fleet, Heard, Pi, Use};
+use super::history::{Fleet, Heard, Pi, Use, by_holder};
 use super::reference::Reference;
 
 pub use self::lost::convertible;
@@ -50,7 +50,7 @@ pub struct Finding {
     pub utility: bool,
 }
 
-/// What is said of one rule, PI and entitlement so far.
+/// What is said of one rule, PI, entitlement and account so far.
 #[derive(Debug)]
 struct Shown {
     since: EpochSeconds,
@@ -64,35 +64,51 @@ struct Shown {
 /// The findings of one PI under collection.
 struct Found<'p> {
     pi: &'p Pi<'p>,
-    shown: BTreeMap<(Rule, String), Shown>,
+    /// Who held it when.
+    holders: Vec<(Option<usize>, Span)>,
+    shown: BTreeMap<(Rule, String, Option<usize>), Shown>,
 }
 
-impl Found<'_> {
-    /// Adds a stretch of time in which a report shows a breach.
+impl<'p> Found<'p> {
+    fn new(pi: &'p Pi<'p>) -> Found<'p> {
+        Found { pi, holders: pi.holders(), shown: BTreeMap::new() }
+    }
+
+    /// Adds a stretch of time in which a report shows a breach, to each account that held the PI in it.
     fn add(
         &mut self,
         rule: Rule,
         heard: &Heard,
-        (since, last): (EpochSeconds, EpochSeconds),
+        when: (EpochSeconds, EpochSeconds),
         licenses: i64,
-        detail: impl FnOnce() -> String,
+        detail: impl Fn() -> String,
     ) {
-        let shown = self.shown.entry((rule, heard.tag.to_string())).or_insert_with(|| Shown {
-            since,
-            last,
-            licenses,
-            reports: BTreeSet::new(),
-            detail: detail(),
-            utility: heard.utility,
-        });
-        shown.since = shown.since.min(since);
-        shown.last = shown.last.max(last);
-        shown.licenses = shown.licenses.max(licenses);
-        shown.reports.insert(heard.report_id);
+        for (account, (since, last)) in by_holder(&self.holders, when) {
+            let key = (rule, heard.tag.to_string(), account);
+            let shown = self.shown.entry(key).or_insert_with(|| Shown {
+                since,
+                last,
+                licenses,
+                reports: BTreeSet::new(),
+                detail: detail(),
+                utility: heard.utility,
+            });
+            shown.since = shown.since.min(since);
+            shown.last = shown.last.max(last);
+            shown.licenses = shown.licenses.max(licenses);
+            shown.reports.insert(heard.report_id);
+        }
+    }
+
+    /// A measurement, divided by the accounts that hold the PI in it, where they are known.
+    fn held(&self, of: Use) -> Vec<(usize, Use)> {
+        let parts = by_holder(&self.holders, (of.start, of.end)).into_iter();
+        let part = |(account, (start, end))| Some((account?, Use { start, end, ..of }));
+        parts.filter_map(part).collect()
     }
 
     /// Adds a report as a whole.
-    fn report(&mut self, rule: Rule, heard: &Heard, detail: impl FnOnce() -> String) {
+    fn report(&mut self, rule: Rule, heard: &Heard, detail: impl Fn() -> String) {
         self.add(rule, heard, (heard.first_at(), heard.last_at()), heard.peak(), detail);
     }
 
@@ -100,9 +116,9 @@ impl Found<'_> {
         let pi = self.pi;
         self.shown
             .into_iter()
-            .map(|((rule, entitlement), shown)| Finding {
+            .map(|((rule, entitlement, account), shown)| Finding {
                 rule,
-                account: pi.account_at(shown.since).or_else(|| pi.account_at(shown.last)),
+                account,
                 udi: Some(pi.udi.clone()),
                 entitlement,
                 since: shown.since,
@@ -127,7 +143,7 @@ pub fn findings(fleet: &Fleet<'_>) -> Vec<Finding> {
         fleet.udis().into_iter().chain(fleet.history.refused.keys()).collect();
     for udi in udis {
         let pi = fleet.pi(udi);
-        let mut found = Found { pi: &pi, shown: BTreeMap::new() };
+        let mut found = Found::new(&pi);
         product(&pi, &mut found);
         collector(&pi, &mut found);
         throttle(&pi, &mut found);
@@ -268,23 +284,30 @@ fn pools(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
                 }
                 continue;
             }
-            let Some(account) = pi.account_at(of.start) else { continue };
             if !entry.postpaid_allowed {
                 continue;
             }
-            let subscriptions = reference.subscriptions_of_tag(account, &heard.tag);
-            let purchases = reference.purchases(account, reference.item(&heard.tag));
-            let subscribed: Vec<Span> = subscriptions.iter().map(|s| s.valid).collect();
-            let purchased: Vec<Span> = purchases.iter().map(|p| p.valid).collect();
-            for (start, end) in parts(of, &[&subscribed, &purchased]) {
-                let within = |spans: &[Span]| spans.iter().any(|span| span.contains(start));
-                if within(&subscribed) && !within(&purchased) {
-                    found.add(Rule::PostpaidTagOnPrepaid, heard, (start, end), of.value, || {
-                        format!(
-                            "{} is subscribed to, and the report is not in utility mode",
-                            entry.name
-                        )
-                    });
+            for (account, of) in found.held(of) {
+                let subscriptions = reference.subscriptions_of_tag(account, &heard.tag);
+                let purchases = reference.purchases(account, reference.item(&heard.tag));
+                let subscribed: Vec<Span> = subscriptions.iter().map(|s| s.valid).collect();
+                let purchased: Vec<Span> = purchases.iter().map(|p| p.valid).collect();
+                for (start, end) in parts(of, &[&subscribed, &purchased]) {
+                    let within = |spans: &[Span]| spans.iter().any(|span| span.contains(start));
+                    if within(&subscribed) && !within(&purchased) {
+                        found.add(
+                            Rule::PostpaidTagOnPrepaid,
+                            heard,
+                            (start, end),
+                            of.value,
+                            || {
+                                format!(
+                                    "{} is subscribed to, and the report is not in utility mode",
+                                    entry.name
+                                )
+                            },
+                        );
+                    }
                 }
             }
         }
@@ -298,8 +321,7 @@ fn ended(pi: &Pi<'_>, reference: &Reference<'_>, found: &mut Found<'_>) {
         if entry.duration != Duration::Subscription {
             continue;
         }
-        for of in heard.consuming() {
-            let Some(account) = pi.account_at(of.start) else { continue };
+        for (account, of) in heard.consuming().flat_map(|of| found.held(of)).collect::<Vec<_>>() {
             // What may not be post-paid counts against purchases in utility mode too (R10.6).
             let bought: Vec<Span> = if heard.utility && entry.postpaid_allowed {
                 let rows = reference.subscriptions_of_tag(account, &heard.tag);

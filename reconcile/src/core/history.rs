@@ -1,15 +1,16 @@
 //! What each product instance has reported, as the rules of the programme look at it: every accepted
 //! report, with how it came, and what it says beside its usage.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use schemas::book::{Authorization, Book, Device, ManagedBy};
+use schemas::book::{Authorization, Book, Device, ManagedBy, Span};
 use schemas::period::EpochSeconds;
 use schemas::programme::{FamilyRow, family_of};
 use schemas::release::Release;
 use schemas::udi::Udi;
 
+use super::groups::Groups;
 use super::reference::Reference;
 
 /// A report that was accepted.
@@ -103,11 +104,31 @@ pub struct History {
     pub heard: BTreeMap<Udi, Vec<Heard>>,
     /// Ids of reports that came and are suspended: they are not lost.
     pub suspended_ids: HashMap<Udi, Vec<u64>>,
-    /// Reports that a source sent which may not: id, receipt and the source's name.
-    pub refused: BTreeMap<Udi, Vec<(u64, EpochSeconds, String)>>,
+    /// Reports that a source sent which may not.
+    pub refused: BTreeMap<Udi, Vec<Refused>>,
 }
 
+/// A report that its source may not send: id, receipt, and the source's name.
+pub type Refused = (u64, EpochSeconds, String);
+
 impl History {
+    /// The PI groups that these reports name (contract 3.1); `alone`: PIs that belong to none.
+    #[must_use]
+    pub fn groups(&self, alone: HashSet<Udi>) -> Groups {
+        let mut groups = Groups::new(alone);
+        for (udi, reports) in &self.heard {
+            let mut last: Option<&Arc<[Member]>> = None;
+            for heard in reports {
+                if last.is_none_or(|last| !Arc::ptr_eq(last, &heard.ha)) {
+                    let members: Vec<Udi> = heard.ha.iter().map(|m| m.udi.clone()).collect();
+                    groups.join(udi, &members);
+                }
+                last = Some(&heard.ha);
+            }
+        }
+        groups
+    }
+
     /// Puts the reports of each PI in the order of the time that they speak of.
     pub fn sort(&mut self) {
         for reports in self.heard.values_mut() {
@@ -137,18 +158,68 @@ impl Pi<'_> {
     /// The account that holds it: by the book, else by the headers of the last report up to then.
     #[must_use]
     pub fn account_at(&self, at: EpochSeconds) -> Option<usize> {
+        let heard = || self.reports.iter().filter(|r| r.first_at() <= at).rev();
+        self.held_at(at, || heard().find_map(|heard| self.account_of_headers(heard)))
+    }
+
+    fn held_at(
+        &self,
+        at: EpochSeconds,
+        of_headers: impl FnOnce() -> Option<usize>,
+    ) -> Option<usize> {
         if let Some(row) = self.row_at(at) {
             return Some(row.account);
         }
-        let of_headers = |heard: &Heard| {
-            let (smart, virtual_) = heard.via.account.as_ref()?;
-            self.reference.account(smart, virtual_)
-        };
-        let last = self.reports.iter().filter(|r| r.first_at() <= at).rev().find_map(of_headers);
         // A PI that left the book is still known by whom it belonged to last.
-        last.or_else(|| {
+        of_headers().or_else(|| {
             self.rows.iter().rev().find(|row| row.valid.start <= at).map(|row| row.account)
         })
+    }
+
+    fn account_of_headers(&self, heard: &Heard) -> Option<usize> {
+        let (smart, virtual_) = heard.via.account.as_ref()?;
+        self.reference.account(smart, virtual_)
+    }
+
+    /// The accounts that hold it, one after the other, for all time (R6.7). Before the first that is known
+    /// it is that one's.
+    #[must_use]
+    pub fn holders(&self) -> Vec<(Option<usize>, Span)> {
+        // From when on the headers name another account.
+        let mut named: Vec<(EpochSeconds, usize)> = Vec::new();
+        let mut last: Option<&Arc<Via>> = None;
+        for heard in self.reports {
+            if last.is_some_and(|last| Arc::ptr_eq(last, &heard.via)) {
+                continue;
+            }
+            last = Some(&heard.via);
+            if let Some(account) = self.account_of_headers(heard)
+                && named.last().is_none_or(|(_, held)| *held != account)
+            {
+                named.push((heard.first_at(), account));
+            }
+        }
+        let of_rows = self.rows.iter().flat_map(|row| [row.valid.start, row.valid.end]);
+        let mut cuts: Vec<EpochSeconds> = of_rows.chain(named.iter().map(|(at, _)| *at)).collect();
+        cuts.push(EpochSeconds::MIN);
+        // Where a row is open.
+        cuts.retain(|at| *at < EpochSeconds::MAX);
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut holders: Vec<(Option<usize>, Span)> = Vec::new();
+        for (i, start) in cuts.iter().copied().enumerate() {
+            let end = cuts.get(i + 1).copied().unwrap_or(EpochSeconds::MAX);
+            let before = named.partition_point(|(at, _)| *at <= start);
+            let of_headers = || named[..before].last().map(|(_, account)| *account);
+            let account = self.held_at(start, of_headers);
+            match holders.last_mut() {
+                Some((held, span)) if *held == account || held.is_none() => {
+                    (*held, span.end) = (account, end);
+                }
+                _ => holders.push((account, Span { start, end })),
+            }
+        }
+        holders
     }
 
     /// The transport of a report: what its collector says, else what the book says at an instant, or blank.
@@ -225,5 +296,21 @@ impl<'a> Fleet<'a> {
     }
 }
 
+/// A stretch of time, divided by who holds the PI in it.
+#[must_use]
+pub fn by_holder(
+    holders: &[(Option<usize>, Span)],
+    (start, end): (EpochSeconds, EpochSeconds),
+) -> Vec<(Option<usize>, (EpochSeconds, EpochSeconds))> {
+    let of = |(account, span): &(Option<usize>, Span)| {
+        let part = (span.start.max(start), span.end.min(end));
+        let is_in = part.0 < part.1 || (start == end && span.contains(start));
+        is_in.then_some((*account, part))
+    };
+    holders.iter().filter_map(of).collect()
+}
+
 #[cfg(test)]
 pub(crate) mod made;
+#[cfg(test)]
+mod tests;

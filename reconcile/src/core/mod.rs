@@ -3,6 +3,7 @@
 //! Architecture Invariant: nothing here names a runtime, a lake, a clock or an environment, and no
 //! float comes near a quantity or an amount.
 
+pub mod actives;
 pub mod adjust;
 pub mod attribute;
 pub mod changed;

@@ -1,6 +1,6 @@
 //! The rules of the programme over what was received up to an instant: findings, deadlines, coverage.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::tz::TimeZone;
 use schemas::book::Span;
@@ -18,7 +18,6 @@ use crate::core::charge::{pieces, purchased, segments};
 use crate::core::coverage::{Coverage, coverage};
 use crate::core::deadlines::{DAY, Deadline, deadlines};
 use crate::core::findings::{Finding, convertible, findings};
-use crate::core::groups::Groups;
 use crate::core::history::{Fleet, History};
 use crate::core::measure::{Piece, clip, measure};
 use crate::core::rate;
@@ -87,18 +86,15 @@ impl<'s> Compliance<'s> {
     pub async fn read(snapshot: &'s Snapshot, at: EpochSeconds) -> Result<Compliance<'s>> {
         let book = &snapshot.book.book;
         let journal = snapshot.journal.as_ref();
-        let groups = match journal {
-            Some(journal) => {
-                engine::read_groups(journal, None, Groups::new(engine::alone(book))).await?
-            }
-            None => Groups::new(HashSet::new()),
-        };
+        let history = engine::read_history(journal, at).await?;
+        // What was received later joined nothing yet.
+        let groups = history.groups(engine::alone(book));
         let numbers: HashMap<Udi, u64> = groups.clone().finish().into_iter().collect();
         let evidence = Evidence::of_groups(journal, groups, book).await?.received_by(at);
         Ok(Compliance {
             snapshot,
             reference: Reference::new(book),
-            history: engine::read_history(journal, at).await?,
+            history,
             groups: numbers,
             evidence,
             at,

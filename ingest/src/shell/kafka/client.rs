@@ -186,6 +186,7 @@ impl Connection {
     pub fn follow(&self, name: &str) -> Result<BaseConsumer<Context>, SettingsError> {
         let mut config = self.consumer(name);
         config.set("enable.partition.eof", "true");
+        config.set("debug", "topic").set_log_level(RDKafkaLogLevel::Debug);
         BaseConsumer::from_config_and_context(&config, Context::new(self.token_file.clone()))
             .map_err(SettingsError::Client)
     }
@@ -237,11 +238,20 @@ pub struct IdChange {
     pub to: String,
 }
 
+/// Where a partition ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Offset of the next message to be written.
+    pub next: Offset,
+    /// All messages were given to the worker: what is left are records of transactions, which are none.
+    pub all_given: bool,
+}
+
 /// What the client tells beside messages. Nothing is decided here: the worker's loop asks.
 #[derive(Default)]
 pub struct Context {
     rebalances: Mutex<VecDeque<Rebalanced>>,
-    ends: Mutex<BTreeMap<Partition, Offset>>,
+    ends: Mutex<BTreeMap<Partition, End>>,
     topic_ids: Mutex<BTreeMap<String, IdChange>>,
     problem: Mutex<Option<(RDKafkaErrorCode, String)>>,
     closing: AtomicBool,
@@ -263,8 +273,8 @@ impl Context {
         locked(&self.rebalances).pop_front()
     }
 
-    /// Offset of the next message to be written to each partition, as of the last second.
-    pub fn ends(&self) -> BTreeMap<Partition, Offset> {
+    /// The end of each partition, as of the last second.
+    pub fn ends(&self) -> BTreeMap<Partition, End> {
         locked(&self.ends).clone()
     }
 
@@ -310,7 +320,10 @@ impl ClientContext for Context {
         for topic in statistics.topics.values() {
             // With read_committed, messages of open transactions do not wait yet.
             let known = topic.partitions.iter().filter(|(p, s)| **p >= 0 && s.ls_offset >= 0);
-            ends.extend(known.map(|(p, s)| (*p, s.ls_offset)));
+            ends.extend(known.map(|(p, s)| {
+                let all_given = s.next_offset >= s.ls_offset && s.fetchq_cnt == 0;
+                (*p, End { next: s.ls_offset, all_given })
+            }));
         }
     }
 

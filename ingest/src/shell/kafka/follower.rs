@@ -178,15 +178,20 @@ impl Follower {
         kept
     }
 
-    /// True if the topic got partitions, so that it has to be opened again. False where the brokers do not answer.
+    /// True if the topic got partitions, or was made anew, so that it has to be opened again. False where the brokers
+    /// do not answer, and while messages wait that the lake did not take yet.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
+        if !self.unkept.is_empty() {
+            return false;
+        }
         // Without polling, as `metadata_of` does: a message that came then would be lost.
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(1));
-        metadata.is_ok_and(|metadata| {
-            let topic = metadata.topics().first();
-            topic.is_some_and(|topic| topic.partitions().len() > self.held.len())
-        })
+        let partitions = metadata.ok().and_then(|m| Some(m.topics().first()?.partitions().len()));
+        let learned = self.consumer.context().topic_ids().remove(&self.topic);
+        let is_another =
+            learned.is_some_and(|id| !self.topic_id.is_empty() && id.to != self.topic_id);
+        is_another || partitions.is_some_and(|partitions| partitions > self.held.len())
     }
 
     /// Writes messages to the lake, each once, whoever is first.

@@ -11,7 +11,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
 use schemas::period::EpochSeconds;
 
-use super::{Result, Shell, WorkerError};
+use super::{Halt, Result, Shell, WorkerError};
 use crate::core::carrier::{Block, Found, Sink, read_record};
 use crate::core::report::{Arrival, Delivery, RawReport};
 use crate::core::worker::{Event, Message, Offset, Partition};
@@ -34,6 +34,8 @@ struct Chunk {
     bytes: usize,
     /// No message waits.
     dry: bool,
+    /// What the client said instead of giving a message.
+    error: Option<KafkaError>,
 }
 
 impl Chunk {
@@ -62,19 +64,25 @@ impl Shell<'_> {
             reports_max: CHUNK_REPORTS.min(self.settings.flush.rows_max),
             bytes: 0,
             dry: false,
+            error: None,
         };
         let mut block = std::mem::take(&mut self.block);
         let mut gathered = std::mem::take(&mut self.gathered);
-        let mut part = self.read_part(&mut chunk, &mut block)?;
+        let mut part = self.read_part(&mut chunk, &mut block);
         while !part.is_empty() {
             let (index, in_commit) = (self.writer.index(), self.writer.in_commit());
             let next = || self.read_part(&mut chunk, &mut block);
-            part = gathered.take_beside(&part, &self.judging, index, in_commit, next)??;
+            part = gathered.take_beside(&part, &self.judging, index, in_commit, next)?;
         }
         (self.block, self.gathered) = (block, gathered);
-        if chunk.taken.is_empty() {
-            return Ok(());
+        let error = chunk.error.take();
+        if !chunk.taken.is_empty() {
+            self.take_chunk(chunk)?;
         }
+        error.map_or(Ok(()), |error| self.on_client_error(error))
+    }
+
+    fn take_chunk(&mut self, chunk: Chunk) -> Result<()> {
         // Before the commit that moves the offsets: what is not kept is read again.
         self.patiently(|shell| {
             Ok(shell.runtime.block_on(documents::keep(shell.lake, &chunk.documents))?)
@@ -84,7 +92,7 @@ impl Shell<'_> {
     }
 
     /// The next reports of a chunk; none if it is over.
-    fn read_part(&self, chunk: &mut Chunk, block: &mut Block) -> Result<Vec<Arrival>> {
+    fn read_part(&self, chunk: &mut Chunk, block: &mut Block) -> Vec<Arrival> {
         let mut deliveries: Vec<Arc<Delivery>> = Vec::new();
         let before = chunk.taken.len();
         while !chunk.is_over()
@@ -95,9 +103,7 @@ impl Shell<'_> {
                 Some(Ok(message)) => message,
                 none => {
                     chunk.dry = true;
-                    if let Some(Err(error)) = none {
-                        self.on_client_error(error)?;
-                    }
+                    chunk.error = none.and_then(std::result::Result::err);
                     break;
                 }
             };
@@ -132,7 +138,7 @@ impl Shell<'_> {
                 Arrival { raw, delivery: Arc::clone(delivery), partition, received_at }
             }));
         }
-        Ok(arrivals)
+        arrivals
     }
 
     /// Reads the reports of a message into a block; gives the documents without a report.
@@ -162,11 +168,15 @@ impl Shell<'_> {
         documents
     }
 
-    fn on_client_error(&self, error: KafkaError) -> Result<()> {
+    fn on_client_error(&mut self, error: KafkaError) -> Result<()> {
         use RDKafkaErrorCode as Code;
         match error {
             KafkaError::PartitionEOF(_) => Ok(()),
-            KafkaError::MessageConsumption(Code::AutoOffsetReset) => Err(self.gone()),
+            KafkaError::MessageConsumption(Code::AutoOffsetReset) => {
+                let reading = self.machine.reading();
+                self.halt.get_or_insert(Halt::Gone(reading));
+                Ok(())
+            }
             KafkaError::MessageConsumption(
                 code @ (Code::TopicAuthorizationFailed
                 | Code::GroupAuthorizationFailed
@@ -184,10 +194,10 @@ impl Shell<'_> {
         }
     }
 
-    /// Names the partition whose messages are gone.
-    pub(super) fn gone(&self) -> WorkerError {
+    /// Names the partition whose messages are gone, of those that were read.
+    pub(super) fn gone(&self, reading: &[Partition]) -> WorkerError {
         let topic = &self.settings.topic;
-        for partition in self.machine.reading() {
+        for &partition in reading {
             let held = self.runtime.block_on(self.writer.journal().held(&self.source(partition)));
             let held = held.ok().flatten();
             let marks = self.consumer.fetch_watermarks(topic, partition, Duration::from_secs(10));

@@ -163,6 +163,13 @@ pub fn stream(
     Ok(Streamed { summary: shell.summary.clone(), commits: shell.writer.commits(), ended })
 }
 
+/// Why a worker has to end, once the rows in its hand are durable: nobody can read their messages again.
+enum Halt {
+    /// Messages are gone, of one of these partitions.
+    Gone(Vec<Partition>),
+    For(WorkerError),
+}
+
 struct Shell<'a> {
     runtime: Handle,
     lake: &'a Lake,
@@ -195,6 +202,7 @@ struct Shell<'a> {
     /// When a message or an assignment came last.
     active: Instant,
     assigned_once: bool,
+    halt: Option<Halt>,
     leave: bool,
     summary: Summary,
 }
@@ -263,6 +271,7 @@ impl<'a> Shell<'a> {
             started: now,
             active: now,
             assigned_once: false,
+            halt: None,
             leave: false,
             summary: Summary::default(),
         };
@@ -294,6 +303,10 @@ impl<'a> Shell<'a> {
                 tracing::info!("the worker drains");
                 stopping = true;
                 self.handle(Event::Stop)?;
+            } else if !stopping && self.halt.is_some() {
+                tracing::warn!("the worker cannot read on; what it has read is committed first");
+                stopping = true;
+                self.handle(Event::Stop)?;
             } else if !stopping && self.is_idle() {
                 ended = Ended::Idle;
                 stopping = true;
@@ -303,7 +316,11 @@ impl<'a> Shell<'a> {
             }
         }
         tracing::info!(received = self.summary.received, "the worker leaves");
-        Ok(ended)
+        match self.halt.take() {
+            Some(Halt::Gone(reading)) => Err(self.gone(&reading)),
+            Some(Halt::For(error)) => Err(error),
+            None => Ok(ended),
+        }
     }
 
     fn is_idle(&self) -> bool {

@@ -11,7 +11,7 @@ use schemas::disposition::Reason;
 
 use super::follower::{self, Follower};
 use super::topics::TopicError;
-use super::{BOOK_EVERY, Result, Shell, TRUST_EVERY, WorkerError, chain};
+use super::{BOOK_EVERY, Halt, Result, Shell, TRUST_EVERY, WorkerError, chain};
 use crate::shell::metrics::Metrics;
 use crate::shell::suspense::{Act, RETRY, Which};
 use crate::shell::takeup::take_up;
@@ -47,7 +47,7 @@ impl Shell<'_> {
         if self.trust_seen.elapsed() >= TRUST_EVERY {
             self.trust_seen = Instant::now();
             self.update_lag();
-            self.check_topic()?;
+            self.check_topic();
             self.follow_trust()?;
         }
         if self.book_seen.elapsed() >= BOOK_EVERY {
@@ -69,13 +69,13 @@ impl Shell<'_> {
     }
 
     /// A topic of trust codes that was not there when the worker started may have been made since.
-    /// One that got partitions is opened again.
+    /// One that got partitions, or was made anew, is opened again.
     fn look_for_trust(&mut self) -> Result<()> {
         if let Some(trust) = &self.trust {
             if !trust.is_outdated() {
                 return Ok(());
             }
-            tracing::info!("the topic of trust codes got partitions; it is opened again");
+            tracing::info!("the topic of trust codes is another than before; it is opened again");
         }
         match self.open_trust() {
             Err(WorkerError::Topic(error @ TopicError::OutOfReach(_))) => {
@@ -169,27 +169,23 @@ impl Shell<'_> {
         for p in self.machine.reading() {
             if let Some(end) = ends.get(&p) {
                 let next = self.durable.get(&p).map_or(0, |held| held + 1);
+                let is_done = end.all_given && self.machine.is_idle();
                 let lag = self.settings.metrics.lag.with_label_values(&[&p.to_string()]);
-                lag.set((end - next).max(0));
+                lag.set(if is_done { 0 } else { (end.next - next).max(0) });
             }
         }
     }
 
-    pub(super) fn check_topic(&self) -> Result<()> {
+    pub(super) fn check_topic(&mut self) {
         let topic = &self.settings.topic;
-        match self.consumer.context().topic_ids().remove(topic) {
-            // Also if that was between the worker's question for its id and the first answer that the consumer had.
-            Some(change)
-                if change.made_anew()
-                    || !self.topic_id.is_empty() && change.to != self.topic_id =>
-            {
-                Err(WorkerError::MadeAnew {
-                    topic: topic.clone(),
-                    from: self.topic_id.clone(),
-                    to: change.to,
-                })
-            }
-            _ => Ok(()),
+        let Some(change) = self.consumer.context().topic_ids().remove(topic) else { return };
+        // Also if that was between the worker's question for its id and the first answer that the consumer had.
+        if change.made_anew() || !self.topic_id.is_empty() && change.to != self.topic_id {
+            self.halt.get_or_insert(Halt::For(WorkerError::MadeAnew {
+                topic: topic.clone(),
+                from: self.topic_id.clone(),
+                to: change.to,
+            }));
         }
     }
 }

@@ -20,6 +20,23 @@ pub fn source_of(topic: &str, topic_id: &str, partition: Partition) -> String {
     format!("kafka:{topic}:{topic_id}:{partition}")
 }
 
+/// Longest name of a topic.
+const NAME_MAX: usize = 249;
+
+/// # Errors
+/// If no topic can have this name, by Kafka's own rule.
+pub fn check_topic(name: &str) -> Result<(), String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
+    let fits = (1..=NAME_MAX).contains(&name.len()) && name != "." && name != "..";
+    if fits && name.chars().all(is_legal) {
+        return Ok(());
+    }
+    Err(format!(
+        "'{}' is no name of a topic: 1 to {NAME_MAX} of A-Z, a-z, 0-9, '.', '_' and '-'",
+        name.escape_debug()
+    ))
+}
+
 /// Where to read on in partitions: behind what is held, or from the first message.
 ///
 /// # Errors

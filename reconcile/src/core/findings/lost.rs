@@ -10,36 +10,52 @@ use schemas::programme::{DNA_HSEC_RELEASE, Family, HSECK9, is_dna_hsec};
 use schemas::udi::Udi;
 
 use super::{Finding, ID_GAP_MAX, REPORTS_MAX};
-use crate::core::history::{Fleet, Heard, Pi};
+use crate::core::history::{Fleet, Heard, Pi, Refused};
 
 /// R10.9: what a source sent that may not.
-pub(super) fn refused(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
-    let refused = fleet.history.refused.get(pi.udi)?;
-    let times = || refused.iter().map(|(_, at, _)| *at);
-    let (since, last) = (times().min()?, times().max()?);
-    let ids: BTreeSet<u64> = refused.iter().map(|(id, ..)| *id).collect();
-    let source = &refused.first()?.2;
-    Some(Finding {
-        rule: Rule::CollectorNotAllowed,
-        account: pi.account_at(since),
-        udi: Some(pi.udi.clone()),
-        entitlement: String::new(),
-        since,
-        last,
-        licenses: 0,
-        reports_total: refused.len(),
-        reports: ids.into_iter().take(REPORTS_MAX).collect(),
-        detail: format!(
-            "sent by '{}' ({})",
-            source.escape_debug(),
-            Reason::SourceNotAllowed.as_str()
-        ),
-        utility: false,
-    })
+pub(super) fn refused(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Vec<Finding> {
+    let mut by_account: BTreeMap<Option<usize>, Vec<&Refused>> = BTreeMap::new();
+    for refused in fleet.history.refused.get(pi.udi).into_iter().flatten() {
+        by_account.entry(pi.account_at(refused.1)).or_default().push(refused);
+    }
+    let of_account = |(account, refused): (_, Vec<&Refused>)| {
+        let times = || refused.iter().map(|(_, at, _)| *at);
+        let (since, last) = (times().min()?, times().max()?);
+        let ids: BTreeSet<u64> = refused.iter().map(|(id, ..)| *id).collect();
+        let source = &refused.first()?.2;
+        Some(Finding {
+            rule: Rule::CollectorNotAllowed,
+            account,
+            udi: Some(pi.udi.clone()),
+            entitlement: String::new(),
+            since,
+            last,
+            licenses: 0,
+            reports_total: refused.len(),
+            reports: ids.into_iter().take(REPORTS_MAX).collect(),
+            detail: format!(
+                "sent by '{}' ({})",
+                source.escape_debug(),
+                Reason::SourceNotAllowed.as_str()
+            ),
+            utility: false,
+        })
+    };
+    by_account.into_iter().filter_map(of_account).collect()
 }
 
-/// R6.1: ids between those that came, which nobody sent.
-pub(super) fn gaps(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
+/// Reports that never came, of one account.
+struct Missing {
+    total: u64,
+    first: (u64, u64),
+    ids: Vec<u64>,
+    since: EpochSeconds,
+    last: EpochSeconds,
+}
+
+/// R6.1: ids between those that came, which nobody sent. They are of the account that held the PI at the
+/// end of what came before them.
+pub(super) fn gaps(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Vec<Finding> {
     let mut ids: BTreeMap<u64, Option<&Heard>> = BTreeMap::new();
     for id in fleet.history.suspended_ids.get(pi.udi).into_iter().flatten() {
         ids.insert(*id, None);
@@ -48,38 +64,47 @@ pub(super) fn gaps(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Option<Finding> {
         ids.insert(heard.report_id, Some(heard));
     }
     let all: Vec<(u64, Option<&Heard>)> = ids.into_iter().collect();
-    let mut missing = 0u64;
-    let mut first: Option<(u64, u64)> = None;
-    let mut lost = Vec::new();
-    let (mut since, mut last) = (None, None);
+    let mut by_account: BTreeMap<Option<usize>, Missing> = BTreeMap::new();
+    // Suspended reports tell no time: that of the nearest other.
+    let mut known = pi.reports.first().map(Heard::first_at).unwrap_or_default();
     for pair in all.windows(2) {
         let ((before, left), (after, right)) = (pair[0], pair[1]);
+        known = left.map_or(known, Heard::last_at);
         let gap = after - before - 1;
         if gap == 0 || gap > ID_GAP_MAX {
             continue;
         }
-        missing += gap;
-        first.get_or_insert((before + 1, after - 1));
-        lost.extend((before + 1..after).take(REPORTS_MAX.saturating_sub(lost.len())));
-        let from = left.map(Heard::last_at).or(right.map(Heard::first_at));
-        since = since.or(from);
-        last = right.map(Heard::first_at).or(from).or(last);
+        let from = left.map(Heard::last_at).or(right.map(Heard::first_at)).unwrap_or(known);
+        let to = right.map_or(from, Heard::first_at);
+        let missing = by_account.entry(pi.account_at(from)).or_insert_with(|| Missing {
+            total: 0,
+            first: (before + 1, after - 1),
+            ids: Vec::new(),
+            since: from,
+            last: from,
+        });
+        missing.total += gap;
+        let room = REPORTS_MAX.saturating_sub(missing.ids.len());
+        missing.ids.extend((before + 1..after).take(room));
+        missing.last = missing.last.max(to);
     }
-    let (from, to) = first?;
-    let since = since.unwrap_or_default();
-    Some(Finding {
+    let of_account = |(account, missing): (_, Missing)| Finding {
         rule: Rule::ReportIdGap,
-        account: pi.account_at(since),
+        account,
         udi: Some(pi.udi.clone()),
         entitlement: String::new(),
-        since,
-        last: last.unwrap_or(since).max(since),
+        since: missing.since,
+        last: missing.last,
         licenses: 0,
-        reports_total: usize::try_from(missing).unwrap_or(usize::MAX),
-        reports: lost,
-        detail: format!("{missing} reports never came, the first of them {from} to {to}"),
+        reports_total: usize::try_from(missing.total).unwrap_or(usize::MAX),
+        reports: missing.ids,
+        detail: format!(
+            "{} reports never came, the first of them {} to {}",
+            missing.total, missing.first.0, missing.first.1
+        ),
         utility: false,
-    })
+    };
+    by_account.into_iter().map(of_account).collect()
 }
 
 /// R11.5: device-specific HSECK9 licences that an account holds and does not use, where a device runs a

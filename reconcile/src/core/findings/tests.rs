@@ -274,3 +274,32 @@ fn the_smallest_cases() {
     assert_eq!(rules("ISRV", &book, vec![other.clone()]), ["utility-product"]);
     assert_eq!(rules("C8000V", &book, vec![other]), Vec::<&str>::new());
 }
+
+/// R6.7: a breach that outlasts a move is one of each account, for as long as it holds the PI.
+#[test]
+fn a_breach_of_a_pi_that_moved() {
+    let rows = [
+        "C8300-1N1S-6T,a,sa,va,1970-01-01,1970-01-11,none,slp,,partner",
+        "C8300-1N1S-6T,a,sb,vb,1970-01-11,,none,slp,,partner",
+    ];
+    let reports = vec![
+        heard(1, HSEC, "17.12.04", &[(2, 8, 1)]),
+        heard(2, HSEC, "17.12.04", &[(8, 15, 3)]),
+        heard(5, HSEC, "17.12.04", &[(15, 20, 2)]),
+        heard(7, HSEC, "17.12.04", &[(20, 22, 0)]),
+    ];
+    let found: Vec<String> = of("C8300-1N1S-6T", &book(&[], &rows), reports)
+        .iter()
+        .map(|f| {
+            let (rule, days) = (f.rule.as_str(), (f.since / DAY, f.last / DAY));
+            format!("{rule} {:?} {days:?} {} {:?}", f.account, f.licenses, f.reports)
+        })
+        .collect();
+    // Days 2 to 10 and 10 to 20; of ids, 3, 4 and 6 never came, all after day 10.
+    let expected = [
+        "no-slac Some(0) (2, 10) 3 [1, 2]",
+        "no-slac Some(1) (10, 20) 3 [2, 5]",
+        "report-id-gap Some(1) (15, 20) 0 [3, 4, 6]",
+    ];
+    assert_eq!(found, expected);
+}
