@@ -27,14 +27,16 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use crate::rows::GRACE;
+
 /// A join that works longer hands its place among the threads over to whoever waits.
 const GIVES_WAY_AFTER: Duration = Duration::from_millis(50);
 
 /// Makes joins of every plan give way, and end when the plan's time is over.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    /// From when a query is planned; a client's own shorter limit ends its answer, and at the latest this
-    /// the work.
+    /// From when a query is planned. A client's own shorter limit ends its answer, and at the latest this the
+    /// work; by then it was told.
     pub(crate) after: Duration,
 }
 
@@ -45,7 +47,7 @@ impl PhysicalOptimizerRule for Ends {
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let planned = Instant::now();
-        let time = Time { planned, over: planned + self.after };
+        let time = Time { planned, over: planned + self.after + 2 * GRACE };
         plan.transform_up(|node| {
             let filter = |join: Option<&JoinFilter>| {
                 join.map(|filter| {

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 /// Rows that wait for the client to read them.
 const ROWS_AHEAD: usize = 1024;
 /// A plan that heeds its deadline has so long to tell of it itself.
-const GRACE: Duration = Duration::from_millis(100);
+pub(crate) const GRACE: Duration = Duration::from_millis(100);
 /// PostgreSQL's codes for a statement that was cancelled, and for a limit of the program.
 pub(crate) const CANCELED: &str = "57014";
 pub(crate) const LIMIT: &str = "54000";

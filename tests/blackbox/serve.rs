@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -409,6 +410,28 @@ async fn queries_are_bounded_and_probes_go_on() {
     client.simple_query("SET statement_timeout = '1h'").await.unwrap();
     assert_eq!(refused(&client, endless).await, "57014");
 
+    // A join that makes much of little and finds nothing does not look up from it: others are answered meanwhile.
+    let barren = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b \
+                  WHERE a.value * b.value % 1000003 > b.value + a.value * 1000000";
+    let (other, ended) = (served.operator().await, AtomicBool::new(false));
+    tokio::join!(
+        async {
+            assert_eq!(refused(&client, barren).await, "57014");
+            ended.store(true, Ordering::Relaxed);
+        },
+        async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                assert_eq!(
+                    rows(&other, "SELECT 1 WHERE (SELECT count(*) FROM journal) > 0").await,
+                    ["1"]
+                );
+                assert!(!ended.load(Ordering::Relaxed), "answered after it only");
+            }
+        }
+    );
+    drop(other);
+
     // Two hold every slot: a third waits and is told so; probes and metrics answer meanwhile, and the
     // lake is written to as ever.
     let (second, third) = (served.operator().await, served.operator().await);
@@ -458,6 +481,7 @@ async fn queries_are_bounded_and_probes_go_on() {
 fn what_would_expose_it_is_refused() {
     let place = Place::new();
     std::fs::write(place.path("logins.toml"), "[[login]]\nname='a'\npassword='plain'\n").unwrap();
+    std::fs::write(place.path("open.toml"), "[serve]\nallow_plaintext = true\n").unwrap();
     for (args, expected) in [
         (&["--listen", "nowhere"][..], "is no address"),
         (&["--listen", "0.0.0.0:0"], "configure logins"),
@@ -465,7 +489,23 @@ fn what_would_expose_it_is_refused() {
         (&["--logins", "logins.toml"], "login 'a': its password is none"),
         (&["--tls-certificate", "none.pem", "--tls-key", "none.pem"], "none.pem"),
         (&["--tls-certificate", "none.pem"], "--tls-key"),
+        (&["--tls-key", "none.pem"], "--tls-certificate"),
         (&["--rows-max", "0"], "rows_max"),
+        (&["--connections-max", "9223372036854775807"], "connections_max: at most 65535"),
+        (&["--statement-timeout-ms", "18446744073709551615"], "statement_timeout_ms: at most"),
+        // 192.0.2.1 is nobody's (RFC 5737). What is said nearer counts.
+        (
+            &[
+                "--config",
+                "open.toml",
+                "--listen",
+                "192.0.2.1:0",
+                "--logins",
+                "logins.toml",
+                "--allow-plaintext=false",
+            ],
+            "--tls-certificate",
+        ),
     ] {
         let mut all = vec!["serve", "--http-listen", "off"];
         all.extend(args);
