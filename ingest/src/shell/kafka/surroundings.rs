@@ -18,20 +18,20 @@ use crate::shell::takeup::take_up;
 use crate::shell::trust;
 
 impl Shell<'_> {
-    pub(super) fn open_trust(&mut self) -> Result<()> {
-        let Some(topic) = &self.settings.trust_topic else { return Ok(()) };
+    /// Opens the topic of trust codes, where there is one, and reads it to its end; gives how many came.
+    pub(super) fn open_trust(&mut self) -> Result<u64> {
+        let Some(topic) = &self.settings.trust_topic else { return Ok(0) };
         let settings = self.settings;
         self.trust =
             Follower::open(&settings.connection, &settings.group, topic, self.lake, &self.runtime)?;
-        if let Some(trust) = &mut self.trust {
-            let turn = || {
-                settings.health.turn();
-                !settings.stop.load(Ordering::Relaxed)
-            };
-            let step = trust.catch_up(&self.runtime, (settings.clock)(), &turn)?;
-            count_trust(&settings.metrics, step);
-        }
-        Ok(())
+        let Some(trust) = &mut self.trust else { return Ok(0) };
+        let turn = || {
+            settings.health.turn();
+            !settings.stop.load(Ordering::Relaxed)
+        };
+        let step = trust.catch_up(&self.runtime, (settings.clock)(), &turn)?;
+        count_trust(&settings.metrics, step);
+        Ok(step.taken)
     }
 
     pub(super) fn load_keys(&mut self) -> Result<()> {
@@ -82,7 +82,8 @@ impl Shell<'_> {
                 tracing::warn!(%error, "trust codes are looked for again later");
                 Ok(())
             }
-            opened => opened,
+            Err(error) => Err(error),
+            Ok(taken) => self.use_codes(taken),
         }
     }
 
@@ -99,7 +100,12 @@ impl Shell<'_> {
             Err(error) => return Err(error),
         };
         count_trust(&self.settings.metrics, step);
-        if step.taken > 0 {
+        self.use_codes(step.taken)
+    }
+
+    /// Judges by the codes that came.
+    fn use_codes(&mut self, taken: u64) -> Result<()> {
+        if taken > 0 {
             self.load_keys()?;
             self.take_up_when_committed();
         }
