@@ -515,10 +515,10 @@ pub struct DeliveryArgs {
     #[arg(long, value_name = "VERSION")]
     pub collector_version: Option<String>,
     /// How it got the reports: push, pull or file
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", value_parser = ["push", "pull", "file"], hide_possible_values = true)]
     pub collection: Option<String>,
     /// The transport of the devices: smart, callhome, cslu or off
-    #[arg(long, value_name = "TRANSPORT")]
+    #[arg(long, value_name = "TRANSPORT", value_parser = ["smart", "callhome", "cslu", "off"], hide_possible_values = true)]
     pub transport: Option<String>,
     /// The account that the collector holds the devices in
     #[arg(long, value_name = "SA/VA")]

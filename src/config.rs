@@ -92,6 +92,8 @@ pub struct Kafka {
 /// What the commands are told.
 pub struct Config {
     pub lake: String,
+    /// Somebody said where it is.
+    pub lake_is_named: bool,
     pub format: Format,
     pub quiet: bool,
     pub cache_dir: PathBuf,
@@ -128,12 +130,18 @@ impl Config {
             size("report_bytes_max", file.report_bytes_max, default.report.report_bytes_max)?;
         limits.report.measurements_max =
             size("measurements_max", file.measurements_max, default.report.measurements_max)?;
-        limits.archive_members_max =
-            file.archive_members_max.unwrap_or(default.archive_members_max);
-        limits.archive_bytes_max = file.archive_bytes_max.unwrap_or(default.archive_bytes_max);
+        limits.archive_members_max = at_least_one(
+            "archive_members_max",
+            file.archive_members_max,
+            default.archive_members_max,
+        )?;
+        limits.archive_bytes_max =
+            at_least_one("archive_bytes_max", file.archive_bytes_max, default.archive_bytes_max)?;
         let issuer = file.invoice_issuer.unwrap_or_else(|| "Service provider".to_owned());
+        let lake = global.lake.clone().or(file.lake);
         Ok(Config {
-            lake: global.lake.clone().or(file.lake).unwrap_or_else(|| "./lake".to_owned()),
+            lake_is_named: lake.is_some(),
+            lake: lake.unwrap_or_else(|| "./lake".to_owned()),
             format: match (global.format, &file.format) {
                 (Some(format), _) => format,
                 (None, None) => Format::default(),
@@ -169,6 +177,7 @@ impl Config {
     pub fn for_demo(&self, lake: String) -> Config {
         Config {
             lake,
+            lake_is_named: true,
             format: Format::Table,
             quiet: true,
             cache_dir: self.cache_dir.clone(),
@@ -253,16 +262,22 @@ fn rules(
         if token == "builtin" {
             bail!("signing_types: 'builtin' can be checked by the vendor alone");
         }
+        if Algorithm::parse(&token).is_some_and(|own| own != algorithm) {
+            bail!("signing_types: '{token}' is an algorithm itself, and cannot stand for {name}");
+        }
         rules.signing_types.insert(token, algorithm);
     }
     Ok(rules)
 }
 
 fn size(name: &str, value: Option<u64>, default: usize) -> anyhow::Result<usize> {
+    Ok(usize::try_from(at_least_one(name, value, default as u64)?)?)
+}
+
+fn at_least_one(name: &str, value: Option<u64>, default: u64) -> anyhow::Result<u64> {
     match value {
-        None => Ok(default),
         Some(0) => bail!("{name}: a limit of 0 lets nothing in"),
-        Some(n) => Ok(usize::try_from(n)?),
+        value => Ok(value.unwrap_or(default)),
     }
 }
 

@@ -142,6 +142,9 @@ impl Moment {
     }
 }
 
+/// 9999-12-31T23:59:59Z.
+const LATEST: EpochSeconds = 253_402_300_799;
+
 impl FromStr for Moment {
     type Err = String;
 
@@ -187,7 +190,11 @@ impl FromStr for Moment {
         let offset = offset_seconds(offset).ok_or_else(wrong)?;
         let (hour, minute, second) = (local.hour(), local.minute(), local.second());
         let of_day = (i64::from(hour) * 60 + i64::from(minute)) * 60 + i64::from(second);
-        Ok(Moment::At(day_number(local.date()) * DAY_SECONDS + of_day - offset))
+        let instant = day_number(local.date()) * DAY_SECONDS + of_day - offset;
+        if instant > LATEST {
+            return Err(format!("'{s}' is after the year 9999 in UTC, which RFC 3339 cannot say"));
+        }
+        Ok(Moment::At(instant))
     }
 }
 

@@ -58,6 +58,12 @@ pub fn minor_digits(currency: &str) -> Option<u8> {
         .map(|c| u8::try_from(c.exponent().unwrap_or(0)).unwrap_or(0))
 }
 
+/// False of codes that ISO 4217 has without a minor unit: metals, bond units, testing.
+#[must_use]
+pub fn has_minor_unit(currency: &str) -> bool {
+    iso_currency::Currency::from_code(currency).is_some_and(|c| c.exponent().is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
+use datafusion::prelude::SessionContext;
 use lake::{Import, Lake};
 use reconcile::shell::prices::{self, ChangedPrice, Imported};
-use schemas::book::{Book, BookError, Cells, TABLES, as_tables, parse_csv};
+use schemas::book::{Book, BookError, Cells, TABLES, as_tables, parse_csv, prices_as_written};
 use schemas::period::rfc3339;
 use tokio::runtime::Runtime;
 
@@ -15,7 +16,7 @@ use crate::config::Config;
 use crate::output::{self, Rows};
 
 /// Errors of a book that are named one by one; of more, the number is told.
-const ERRORS_SHOWN_MAX: usize = 100;
+const ERRORS_SHOWN_MAX: usize = 10_000;
 
 pub fn import(
     dir: &Path,
@@ -49,9 +50,15 @@ pub fn import_from(
     runtime: &Runtime,
 ) -> anyhow::Result<(Book, u64)> {
     let (cells, errors) = read_dir(dir)?;
-    let checked = Book::read(&cells);
-    let errors: Vec<BookError> =
-        errors.into_iter().chain(checked.as_ref().err().into_iter().flatten().cloned()).collect();
+    let checked = Book::read_new(&cells);
+    // Where the accounts could not be read, nothing can be said of what refers to them.
+    let no_accounts = errors.iter().any(|e| e.file == "accounts.csv")
+        && cells.get("accounts").is_none_or(Cells::is_empty);
+    let follows = |e: &BookError| no_accounts && e.message.starts_with("accounts.csv has no");
+    let of_rows = checked.as_ref().err().into_iter().flatten().filter(|e| !follows(e)).cloned();
+    let mut errors: Vec<BookError> = errors.into_iter().chain(of_rows).collect();
+    errors.sort();
+    errors.dedup();
     match checked {
         Ok(book) if errors.is_empty() => {
             let import = Import {
@@ -143,7 +150,14 @@ pub fn show(table: Option<&str>, config: &Config, runtime: &Runtime) -> Result<O
                 names.join(", ")
             )));
         }
-        let session = runtime.block_on(snapshot.sql_session())?;
+        let session = SessionContext::new();
+        for shown in as_tables(&snapshot.book.book)? {
+            let rows = match shown.name {
+                "book_prices" => prices_as_written(&snapshot.book.book, &shown.rows)?,
+                _ => shown.rows,
+            };
+            session.register_batch(shown.name, rows).context("cannot show the book")?;
+        }
         return super::sql::print(
             &session,
             &format!("SELECT * FROM book_{table}"),

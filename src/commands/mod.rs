@@ -120,11 +120,24 @@ fn open_lake(config: &Config) -> Result<Lake, Failure> {
     static TOLD: Once = Once::new();
     let lake = Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))?;
     // Whoever reads it would take an empty answer for one.
-    if lake.is_absent() {
+    if lake.is_absent() && !config.lake_is_named {
         TOLD.call_once(|| {
             let what = format!("there is no lake at {} yet", lake.location());
             crate::output::note(config.quiet, &what);
         });
+    }
+    Ok(lake)
+}
+
+/// A lake that is there, if somebody said where: whoever reads or closes one that is not has mistyped its name, as a
+/// rule, and would take what it says for an answer. Where nobody did, nothing was taken in yet.
+fn existing_lake(config: &Config) -> Result<Lake, Failure> {
+    let lake = open_lake(config)?;
+    if lake.is_absent() && config.lake_is_named {
+        return Err(Failure::Failed(anyhow!(
+            "there is no lake at {}; `book import` and `ingest` make one",
+            lake.location()
+        )));
     }
     Ok(lake)
 }
@@ -208,7 +221,10 @@ fn snapshot(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<reconcile::shell::run::Snapshot, Failure> {
-    let lake = open_lake(config)?;
-    let pinned = runtime.block_on(reconcile::shell::run::Snapshot::pin(&lake));
-    Ok(pinned.with_context(|| format!("cannot read the lake {}", config.lake))?)
+    pinned(&existing_lake(config)?, runtime)
+}
+
+fn pinned(lake: &Lake, runtime: &Runtime) -> Result<reconcile::shell::run::Snapshot, Failure> {
+    let pinned = runtime.block_on(reconcile::shell::run::Snapshot::pin(lake));
+    Ok(pinned.with_context(|| format!("cannot read the lake {}", lake.location()))?)
 }

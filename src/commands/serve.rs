@@ -121,7 +121,8 @@ fn hash() -> Result<Outcome, Failure> {
 }
 
 fn describe(config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
-    let snapshot = super::snapshot(config, runtime)?;
+    // The tables are what they are, whether or not there is a lake.
+    let snapshot = super::pinned(&super::open_lake(config)?, runtime)?;
     let page = runtime.block_on(async {
         let session = SessionContext::new();
         let catalog = served::catalog(&session, &snapshot, &served::empty()?, config.now()).await?;

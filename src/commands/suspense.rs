@@ -29,7 +29,7 @@ use schemas::quantity::money_text;
 use schemas::udi::Udi;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Failure, Outcome, SuspenseGroup};
+use crate::cli::{Failure, Format, Outcome, SuspenseGroup};
 use crate::config::Config;
 use crate::output::{self, Rows};
 
@@ -271,6 +271,29 @@ pub fn show(id: &str, raw: bool, config: &Config, runtime: &Runtime) -> Result<O
         output::bytes(&first.raw)?;
         return Ok(Outcome::Done);
     }
+    if config.format != Format::Table {
+        let columns = [&COLUMNS[..], &["written_off", "acts", "what_to_do", "raw_bytes"]].concat();
+        let rows = found.iter().map(|one| {
+            let advice = Reason::ALL.iter().find(|r| r.as_str() == one.reason);
+            let mut cells = one.cells(now).to_vec();
+            cells.push(one.written_off.to_string());
+            cells.push(one.acts.join("; "));
+            cells.push(advice.map_or("", |reason| reason.advice()).to_owned());
+            cells.push(one.raw.len().to_string());
+            cells
+        });
+        output::rows(
+            config.format,
+            &Rows {
+                columns: &columns,
+                rows: rows.collect(),
+                numbers: &["report_id", "offset", "age_days", "raw_bytes"],
+                flags: &["written_off"],
+                ..Rows::default()
+            },
+        )?;
+        return Ok(Outcome::Done);
+    }
     for one in &found {
         for (column, cell) in COLUMNS.iter().zip(&one.cells(now)) {
             output::text(&format!("{column:12} {}", cell.escape_debug()))?;
@@ -306,7 +329,7 @@ pub fn retry(
     let which =
         Which { reasons: parse_reason(reason)?.map(|r| BTreeSet::from([r])), ids: by_id(ids) };
     known(&which, config, runtime)?;
-    let lake = super::open_lake(config)?;
+    let lake = super::existing_lake(config)?;
     let mut journal = journal_of(&lake, config, runtime)?;
     let judging = super::judging(&lake, config, runtime)?;
     let cache_dir = lake.cache_dir(Path::new(&config.cache_dir));
@@ -356,7 +379,7 @@ pub fn write_off(
         ids: by_id(ids),
     };
     known(&which, config, runtime)?;
-    let lake = super::open_lake(config)?;
+    let lake = super::existing_lake(config)?;
     let mut journal = journal_of(&lake, config, runtime)?;
     let act = Act {
         at: config.now(),

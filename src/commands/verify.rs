@@ -3,7 +3,7 @@
 use ::ingest::shell::recheck::recheck;
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use reconcile::shell::close::Signed;
 use reconcile::shell::verify::{PeriodVerified, periods, pinned, verify_period};
 use schemas::period::Period;
@@ -64,10 +64,7 @@ fn check(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let lake = super::open_lake(config)?;
-    if lake.is_absent() {
-        return Err(Failure::Failed(anyhow!("there is no lake at {}", config.lake)));
-    }
+    let lake = super::existing_lake(config)?;
     let mut stand_on = (BTreeSet::new(), BTreeSet::new());
     for name in SEALED {
         let Some(table) = runtime.block_on(lake.table(name)).with_context(|| unreadable(name))?

@@ -12,6 +12,19 @@ use flate2::write::GzEncoder;
 use super::Written;
 use super::report::Fleet;
 
+fn carrier(file: u64) -> &'static str {
+    match file % 10 {
+        6..=8 => "json",
+        9 => "tar.gz",
+        _ => "xml",
+    }
+}
+
+/// The name of a file.
+pub fn name(file: u64) -> String {
+    format!("r{file:07}.{}", carrier(file))
+}
+
 /// Writes the reports of one file, in a carrier that goes by the file's number.
 pub fn write(fleet: &Fleet, dir: &Path, file: u64, reports: Range<u64>) -> anyhow::Result<Written> {
     let mut written = Written { files: 1, ..Written::default() };
@@ -21,12 +34,12 @@ pub fn write(fleet: &Fleet, dir: &Path, file: u64, reports: Range<u64>) -> anyho
         written.count(role);
         texts.push(fleet.envelope(report, role)?);
     }
-    let (name, bytes) = match file % 10 {
-        6..=8 => (format!("r{file:07}.json"), list(&texts)),
-        9 => (format!("r{file:07}.tar.gz"), bundle(&texts)?),
-        _ => (format!("r{file:07}.xml"), xml(&texts)),
+    let bytes = match carrier(file) {
+        "json" => list(&texts),
+        "tar.gz" => bundle(&texts)?,
+        _ => xml(&texts),
     };
-    let path = dir.join(name);
+    let path = dir.join(name(file));
     let save = || -> std::io::Result<()> {
         let mut out = BufWriter::new(File::create(&path)?);
         out.write_all(&bytes)?;

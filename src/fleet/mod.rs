@@ -12,7 +12,7 @@ mod keys;
 mod report;
 mod rng;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -71,8 +71,9 @@ pub fn generate(
     let reports = out.join("reports");
     std::fs::create_dir_all(&reports)
         .with_context(|| format!("cannot make {}", reports.display()))?;
-    write_book(&fleet, &out.join("book"))?;
     let files = args.reports.div_ceil(args.per_file);
+    refuse_others(&reports, files)?;
+    write_book(&fleet, &out.join("book"))?;
     (0..files)
         .into_par_iter()
         .map(|file| {
@@ -83,6 +84,23 @@ pub fn generate(
             Ok(written)
         })
         .try_reduce(Written::default, |a, b| Ok(a.add(b)))
+}
+
+/// What another run left in the folder would be taken in with this one's reports.
+fn refuse_others(reports: &Path, files: u64) -> anyhow::Result<()> {
+    let listing =
+        reports.read_dir().with_context(|| format!("cannot read {}", reports.display()))?;
+    let ours: HashSet<String> = (0..files).map(files::name).collect();
+    for entry in listing {
+        let name = entry.with_context(|| format!("cannot read {}", reports.display()))?.file_name();
+        anyhow::ensure!(
+            ours.contains(&*name.to_string_lossy()),
+            "{} holds {} already, which is none of this fleet's files; remove it, or write to another folder",
+            reports.display(),
+            name.to_string_lossy()
+        );
+    }
+    Ok(())
 }
 
 /// Sends the reports to Kafka, and writes `book/` where a folder is given.

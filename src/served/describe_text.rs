@@ -213,7 +213,10 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("unseen_license_seconds", "licence-seconds that would be used if use had stayed as it was"),
     ("usage_root", "Merkle root over the usage under the line, hex"),
     ("utility", "whether the device is in utility mode: post-paid (MSLA)"),
-    ("valid_from", "from when on"),
+    (
+        "valid_from",
+        "from when on; a price's bare date, which is midnight where it is charged, as midnight in UTC",
+    ),
     ("valid_to", "until when; null for open"),
     ("verified_share", "part of the consumed licence-seconds whose reports verified, 0 to 1"),
     ("version", "version of the Delta table; null where there is none"),

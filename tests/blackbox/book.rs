@@ -36,7 +36,7 @@ const MISTAKES: &[Mistake] = &[
         "accounts",
         "Pearl Bank",
         "Pearl \"Bank",
-        "accounts.csv, line 5: a quote inside an unquoted field",
+        "accounts.csv, line 5, column customer: a quote inside an unquoted field",
     ),
     Mistake(
         "accounts",
@@ -85,6 +85,24 @@ const MISTAKES: &[Mistake] = &[
         "COMMITTED,6",
         "COMMITTED,1.5",
         "subscriptions.csv, line 2, column committed_quantity: '1.5' is no whole number",
+    ),
+    Mistake(
+        "accounts",
+        ",JPY,",
+        ",XAU,",
+        "accounts.csv, line 4, column currency: 'XAU' has no minor unit",
+    ),
+    Mistake(
+        "accounts",
+        "Asia/Tokyo",
+        "localtime",
+        "accounts.csv, line 4, column time_zone: 'localtime'",
+    ),
+    Mistake(
+        "devices",
+        "cslu,direct",
+        "cslu,Direct",
+        "devices.csv, line 2, column channel: 'Direct' is none of direct, partner",
     ),
     Mistake("purchases", ",4,2026", ",many,2026", "purchases.csv, line 2, column quantity"),
     Mistake(
@@ -207,4 +225,118 @@ fn rows_that_meet_at_a_bare_date_meet_at_one_instant() {
     let serial = first.split(',').nth(1).unwrap();
     let rows = place.sql(&format!("SELECT valid_to, valid_from FROM book_devices WHERE udi_serial = '{serial}' ORDER BY valid_from"));
     assert_eq!(rows, ["2026-09-30T15:00:00Z,2026-09-01T04:00:00Z", ",2026-09-30T15:00:00Z"]);
+}
+
+/// A book with an error in nearly every cell: each is named once, with its place, and none that only follows from
+/// another.
+#[test]
+fn all_errors_of_a_book_are_named() {
+    let place = Place::new();
+    let book = place.path("book");
+    std::fs::create_dir(&book).unwrap();
+    let write = |name: &str, text: &[u8]| std::fs::write(book.join(name), text).unwrap();
+    // The account is wrong, and those that refer to it are not.
+    write(
+        "accounts.csv",
+        b"smart_account,virtual_account,customer,currency,time_zone\nsa,va,C,UDS,UTC\nsb,vb,D,USD,America/New_York\n",
+    );
+    write(
+        "devices.csv",
+        b"udi_pid,udi_serial,smart_account,virtual_account,valid_from,valid_to,managed_by,license_model,transport,channel\n\
+          C,S,sa,va,2026-01-01,2026-12-01,cslu,slp,cslu,direct\n\
+          C,T,sb,vb,2026-01-01,2026-12-01,cslu,slp,cslu,direct\n\
+          C,T,sb,vb,2026-02-01,2026-02-02,cslu,slp,cslu,\n\
+          C,T,sb,vb,2026-03-01,2026-03-02,cslu,slp,cslu,partner\n",
+    );
+    write(
+        "subscriptions.csv",
+        b"subscription_id,smart_account,virtual_account,entitlement_tag,billing_model,committed_quantity,price_plan,start,end\n\
+          ,sb,vb,,committed,x,p,never,never\n",
+    );
+    write(
+        "purchases.csv",
+        b"purchase_id,smart_account,virtual_account,entitlement_tag,quantity,start,end,price_plan\n\
+          P\"1,sb,vb,T,1,2026-01-01,,\nP2,sb,vb,T,x,2026-01-01,,\nP\"3,sb,vb,T,1,2026-01-01,,\"q\"r\n",
+    );
+    write(
+        "prices.csv",
+        b"price_plan,entitlement_tag,charge,valid_from,measure,tier_mode,tier_up_to,unit_price,package_size,currency\n\
+          q,T,usage,2026-01-01,peak,graduated,5,1,,USD\nq,T,usage,2026-01-01,peak,graduated,,free,,USD\n\
+          r,T,usage,2026-01-01,peak,flat,,170000000000000000000000000,,USD\n\
+          p,T,usage,2026-01-01,peak,flat,,1,,USD\np,T,usage,2026-01-01T05:00:00Z,peak,flat,,2,,USD\n",
+    );
+    write(
+        "catalog.csv",
+        b"entitlement_tag,name,enforcement,duration,postpaid_allowed,equivalence\nT\xff,n\xff,none,never,maybe,\n",
+    );
+    write(
+        "authorizations.csv",
+        b"udi_pid,udi_serial,kind,entitlement_tag,code_version,installed_at,returned_at\nC,S,slac,T,1,never,never\n",
+    );
+    let ran = place.run(&["book", "import", "book"]);
+    assert_eq!(ran.status, 1);
+    let named: Vec<String> = ran
+        .stderr
+        .lines()
+        .filter_map(|line| {
+            let (place, _) = line.trim().split_once(": ").filter(|(p, _)| p.contains(".csv,"))?;
+            Some(place.replace(".csv, line ", " ").replace(", column", ""))
+        })
+        .collect();
+    let expected = [
+        "accounts 2 currency",
+        "authorizations 2 installed_at",
+        "authorizations 2 kind",
+        "authorizations 2 returned_at",
+        "catalog 2 duration",
+        "catalog 2 enforcement",
+        "catalog 2 entitlement_tag",
+        "catalog 2 name",
+        "catalog 2 postpaid_allowed",
+        "devices 4 valid_from",
+        "devices 5 valid_from",
+        "prices 3 unit_price",
+        "prices 4 unit_price",
+        "purchases 2 purchase_id",
+        "purchases 3 quantity",
+        "purchases 4 price_plan",
+        "purchases 4 purchase_id",
+        "subscriptions 2 billing_model",
+        "subscriptions 2 end",
+        "subscriptions 2 entitlement_tag",
+        "subscriptions 2 start",
+        "subscriptions 2 subscription_id",
+    ];
+    assert_eq!(named, expected, "{}", ran.stderr);
+    // What refers to accounts that cannot be read is not told of either.
+    write("accounts.csv", b"smart_account,virtual_account\nsa,va\n");
+    let ran = place.run(&["book", "import", "book"]);
+    assert!(!ran.stderr.contains("has no account"), "{}", ran.stderr);
+    assert!(!place.path("lake").exists());
+}
+
+/// What is shown is a book, and the same one.
+#[test]
+fn a_book_that_is_shown_is_the_same_when_it_is_imported() {
+    let place = Place::with_fleet(&["--reports", "500", "--devices", "60"]);
+    place.ok(3, &["ingest", "files", "fleet/reports"]);
+    place.run(&["reconcile", "--period", "2026-10"]);
+    std::fs::create_dir(place.path("again")).unwrap();
+    let tables = place.ok(0, &["book", "show", "--format", "csv"]);
+    let names: Vec<&str> = tables
+        .lines()
+        .skip(1)
+        .filter_map(|row| row.split(',').next()?.strip_prefix("book_"))
+        .collect();
+    assert!(names.contains(&"prices"), "{tables}");
+    let show = |name: &str| place.ok(0, &["book", "show", name, "--format", "csv"]);
+    let before: Vec<String> = names.iter().map(|name| show(name)).collect();
+    for (name, text) in names.iter().zip(&before) {
+        std::fs::write(place.path(&format!("again/{name}.csv")), text).unwrap();
+    }
+    // Prices are those that lines stand on, and a change of them would be refused.
+    place.ok(0, &["book", "import", "again"]);
+    assert_eq!(names.iter().map(|name| show(name)).collect::<Vec<_>>(), before);
+    let dry = place.run(&["reconcile", "--period", "2026-10", "--dry-run", "--format", "csv"]);
+    assert_eq!(dry.stdout.lines().count(), 1, "nothing to post: {}", dry.stdout);
 }

@@ -485,13 +485,30 @@ fn a_log_without_its_first_commit_is_no_empty_table() {
 #[test]
 fn a_lake_that_is_not_there_is_told_of() {
     let place = Place::new();
-    let ran = place.run(&["--lake", "typo", "statement", "--period", "2026-10"]);
-    assert!(
-        ran.stderr.contains("there is no lake at") && ran.stderr.contains("typo"),
-        "{}",
-        ran.stderr
-    );
-    assert!(!place.path("typo").exists());
+    for command in [
+        &["statement", "--period", "2026-10"][..],
+        &["close", "--period", "2026-10"],
+        &["reconcile", "--period", "2026-10"],
+        &["exceptions"],
+        &["findings"],
+        &["deadlines"],
+        &["coverage", "--period", "2026-10"],
+        &["suspense", "list"],
+        &["suspense", "retry"],
+        &["lake", "optimize"],
+        &["verify"],
+        &["book", "show"],
+        &["sql", "SELECT 1"],
+    ] {
+        let ran = place.run(&[&["--lake", "typo"], command].concat());
+        assert_eq!(ran.status, 1, "{command:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("there is no lake at") && ran.stderr.contains("typo"),
+            "{}",
+            ran.stderr
+        );
+        assert!(!place.path("typo").exists(), "{command:?}");
+    }
 }
 
 /// The last hour of June in UTC is the second of July in Berlin.

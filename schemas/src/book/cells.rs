@@ -1,5 +1,7 @@
 //! CSV (RFC 4180) to cells: the first, purely textual reading of a file of the book.
 
+use std::borrow::Cow;
+
 use csv::{ByteRecord, ReaderBuilder};
 
 use super::{BookError, TableSpec};
@@ -140,7 +142,7 @@ impl<'a> RowCells<'a> {
 /// Largest file of a book.
 const FILE_BYTES_MAX: usize = 1 << 30;
 
-/// Reads one file of the book. Appends every error; rows with an error are left out.
+/// Reads one file of the book. Appends every error; rows with more or fewer fields than the header are left out.
 #[must_use]
 pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) -> Cells {
     let file = format!("{}.csv", spec.name);
@@ -152,8 +154,10 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
         return Cells::default();
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if let Err((line, message)) = check_quotes(bytes) {
-        report(line, "", message);
+    let mut misquoted = check_quotes(bytes);
+    if let Some(open) = misquoted.iter().find(|wrong| wrong.is_open) {
+        // What is behind it cannot be told apart.
+        report(open.line, "", open.message.to_owned());
         return Cells::default();
     }
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
@@ -172,6 +176,10 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
         }
         let line = lines.of(record.position().map_or(0, csv::Position::byte));
         let Some(columns) = &order else {
+            for wrong in misquoted.drain(..) {
+                let name = record.get(wrong.field).unwrap_or_default();
+                report(wrong.line, &String::from_utf8_lossy(name), wrong.message.to_owned());
+            }
             match header(spec, &record) {
                 Ok(columns) => order = Some(columns),
                 Err(problems) => {
@@ -191,10 +199,15 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
             );
             continue;
         }
-        match row(spec, columns, &record) {
-            Ok(row) => cells.push(line, row),
-            Err(column) => report(line, column, "not UTF-8".to_owned()),
+        // What is no UTF-8 is told, and the rest of its row is read.
+        let row: Vec<Cow<'_, str>> =
+            columns.iter().map(|&i| String::from_utf8_lossy(&record[i])).collect();
+        for (column, &i) in spec.columns.iter().zip(columns) {
+            if std::str::from_utf8(&record[i]).is_err() {
+                report(line, column, "not UTF-8".to_owned());
+            }
         }
+        cells.push(line, row.iter().map(|cell| &**cell));
     }
     if order.is_none() {
         report(1, "", "no header row".to_owned());
@@ -253,24 +266,19 @@ fn header(spec: &TableSpec, record: &ByteRecord) -> Result<Vec<usize>, Vec<(Stri
     if problems.is_empty() { Ok(order) } else { Err(problems) }
 }
 
-fn row<'a>(
-    spec: &TableSpec,
-    order: &[usize],
-    record: &'a ByteRecord,
-) -> Result<Vec<&'a str>, &'static str> {
-    order
-        .iter()
-        .zip(spec.columns)
-        .map(|(&i, &column)| match std::str::from_utf8(&record[i]) {
-            Ok(text) => Ok(text),
-            Err(_) => Err(column),
-        })
-        .collect()
+/// A quote that RFC 4180 does not allow.
+struct Misquoted {
+    line: u64,
+    /// Number of the field in its record.
+    field: usize,
+    message: &'static str,
+    /// The field has no end.
+    is_open: bool,
 }
 
 /// Holds the quoting rules of RFC 4180, which the CSV reader takes more loosely: an unterminated
 /// quote would silently swallow the rest of a price list.
-fn check_quotes(bytes: &[u8]) -> Result<(), (u64, String)> {
+fn check_quotes(bytes: &[u8]) -> Vec<Misquoted> {
     #[derive(PartialEq)]
     enum At {
         FieldStart,
@@ -278,28 +286,44 @@ fn check_quotes(bytes: &[u8]) -> Result<(), (u64, String)> {
         Quoted,
         AfterQuote,
     }
-    let (mut at, mut line, mut opened) = (At::FieldStart, 1u64, 0u64);
+    let mut wrong = Vec::new();
+    let (mut at, mut line, mut field, mut opened) = (At::FieldStart, 1u64, 0, (0u64, 0));
     for &byte in bytes {
+        let mut refuse = |message| wrong.push(Misquoted { line, field, message, is_open: false });
         at = match (at, byte) {
             (At::Quoted, b'"') => At::AfterQuote,
             (At::Quoted, _) => At::Quoted,
             (At::FieldStart, b'"') => {
-                opened = line;
+                opened = (line, field);
                 At::Quoted
             }
             (At::AfterQuote, b'"') => At::Quoted,
-            (_, b',' | b'\n') => At::FieldStart,
+            (_, b',') => {
+                field += 1;
+                At::FieldStart
+            }
+            (_, b'\n') => {
+                field = 0;
+                At::FieldStart
+            }
             (At::AfterQuote, b'\r') => At::AfterQuote,
-            (At::AfterQuote, _) => return Err((line, "text after a closing quote".to_owned())),
-            (_, b'"') => return Err((line, "a quote inside an unquoted field".to_owned())),
+            (At::AfterQuote, _) => {
+                refuse("text after a closing quote");
+                At::Plain
+            }
+            (_, b'"') => {
+                refuse("a quote inside an unquoted field");
+                At::Plain
+            }
             (_, _) => At::Plain,
         };
         line += u64::from(byte == b'\n');
     }
     if at == At::Quoted {
-        return Err((opened, "a quoted field is not closed".to_owned()));
+        let ((line, field), message) = (opened, "a quoted field is not closed");
+        wrong.push(Misquoted { line, field, message, is_open: true });
     }
-    Ok(())
+    wrong
 }
 
 #[cfg(test)]

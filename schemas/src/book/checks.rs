@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::rows::{DevicePlace, Places};
 use super::*;
 
-pub(super) fn check(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
+pub(super) fn check(book: &mut Book, places: &Places, is_new: bool, errors: &mut Vec<BookError>) {
     let mut of_devices = std::mem::take(&mut book.devices);
     let mut errors_of_devices = Vec::new();
     // There are far more devices than anything else, and no other check looks at them.
@@ -17,7 +17,7 @@ pub(super) fn check(book: &mut Book, places: &Places, errors: &mut Vec<BookError
             catalog(book, places, errors);
             subscriptions(book, places, errors);
             prices(book, places, errors);
-            currencies(book, places, errors);
+            charged_prices(book, places, is_new, errors);
             policies(book, places, errors);
         },
     );
@@ -59,13 +59,13 @@ fn devices(devices: &mut [Device], places: &[DevicePlace], errors: &mut Vec<Book
     }
     let mut ends: Vec<(usize, EpochSeconds)> = Vec::new();
     for rows in by_first.values() {
+        let mut starts: HashMap<Moment, usize> = HashMap::with_capacity(rows.len());
         for &i in rows {
-            let meets = rows.iter().find(|&&j| {
-                i != j
-                    && matches!(places[i].valid_to, Some(Moment::Date(_)))
-                    && places[i].valid_to == Some(places[j].valid_from)
-            });
-            if let Some(&j) = meets {
+            starts.entry(places[i].valid_from).or_insert(i);
+        }
+        for &i in rows {
+            let Some(to @ Moment::Date(_)) = places[i].valid_to else { continue };
+            if let Some(&j) = starts.get(&to).filter(|&&j| j != i) {
                 ends.push((i, devices[j].valid.start));
             }
         }
@@ -85,18 +85,22 @@ fn devices(devices: &mut [Device], places: &[DevicePlace], errors: &mut Vec<Book
     }
     for mut rows in by_first.into_values() {
         rows.sort_by_key(|&i| (devices[i].valid.start, places[i].line));
-        for pair in rows.windows(2) {
-            let (before, after) = (&devices[pair[0]], &devices[pair[1]]);
+        let mut latest = rows[0];
+        for &i in &rows[1..] {
+            let (before, after) = (&devices[latest], &devices[i]);
             if before.valid.overlaps(after.valid) {
                 errors.push(error(
                     "devices.csv",
-                    places[pair[1]].line,
+                    places[i].line,
                     "valid_from",
                     format!(
                         "overlaps line {} of the same device {}",
-                        places[pair[0]].line, after.udi
+                        places[latest].line, after.udi
                     ),
                 ));
+            }
+            if before.valid.end < after.valid.end {
+                latest = i;
             }
         }
     }
@@ -148,6 +152,10 @@ fn subscriptions(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
 
 fn prices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
     for (price, lines) in book.prices.iter_mut().zip(&places.price_lines) {
+        // What is wrong with its other rows is told there.
+        if places.incomplete_prices.contains(&(price.plan.clone(), price.item.clone())) {
+            continue;
+        }
         let last = lines[lines.len() - 1];
         let single = matches!(price.tier_mode, TierMode::Flat | TierMode::Package);
         if single && price.tiers.len() > 1 {
@@ -192,8 +200,9 @@ fn prices(book: &mut Book, places: &Places, errors: &mut Vec<BookError>) {
     }
 }
 
-/// A price in another currency than that of an account it is charged to is an error (contract 2).
-fn currencies(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
+/// A price in another currency than that of an account it is charged to is an error (contract 2). So are two that
+/// begin at one instant in the zone of such an account: a date, and a time that is its midnight.
+fn charged_prices(book: &Book, places: &Places, is_new: bool, errors: &mut Vec<BookError>) {
     let items = book.items_by_tag();
     let charged = book
         .subscriptions
@@ -205,18 +214,14 @@ fn currencies(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
         let item = items.get(tag.as_str()).copied().unwrap_or(tag);
         accounts_by_price.entry((plan, item)).or_default().insert(account);
     }
+    let mut by_charge: BTreeMap<(&str, &str, &str), Vec<(&Price, u64)>> = BTreeMap::new();
     for (price, lines) in book.prices.iter().zip(&places.price_lines) {
-        let Some(accounts) = accounts_by_price.get(&(price.plan.as_str(), price.item.as_str()))
-        else {
-            continue;
-        };
-        let mut others: Vec<&Account> = accounts
-            .iter()
-            .map(|&i| &book.accounts[i])
-            .filter(|a| a.currency != price.currency)
-            .collect();
-        others.sort_by(|a, b| a.id.cmp(&b.id));
-        if let Some(account) = others.first() {
+        let key = (price.plan.as_str(), price.item.as_str());
+        by_charge.entry((key.0, key.1, price.charge.as_str())).or_default().push((price, lines[0]));
+        let Some(accounts) = accounts_by_price.get(&key) else { continue };
+        let others = accounts.iter().map(|&i| &book.accounts[i]);
+        let others = others.filter(|a| a.currency != price.currency);
+        if let Some(account) = others.min_by(|a, b| a.id.cmp(&b.id)) {
             for &line in lines {
                 errors.push(error(
                     "prices.csv",
@@ -230,11 +235,40 @@ fn currencies(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
             }
         }
     }
+    if !is_new {
+        return;
+    }
+    for ((plan, item, _), prices) in by_charge {
+        let is_mixed = prices.iter().any(|(p, _)| matches!(p.valid_from, Moment::Date(_)))
+            && prices.iter().any(|(p, _)| matches!(p.valid_from, Moment::At(_)));
+        let Some(accounts) = accounts_by_price.get(&(plan, item)).filter(|_| is_mixed) else {
+            continue;
+        };
+        let mut accounts: Vec<&Account> = accounts.iter().map(|&i| &book.accounts[i]).collect();
+        accounts.sort_by(|a, b| a.id.cmp(&b.id));
+        for account in accounts {
+            let mut starts: HashMap<EpochSeconds, u64> = HashMap::new();
+            for (price, line) in &prices {
+                let start = price.valid_from.resolve(&account.zone);
+                if let Some(before) = starts.insert(start, *line) {
+                    errors.push(error(
+                        "prices.csv",
+                        *line,
+                        "valid_from",
+                        format!(
+                            "begins when line {before} does, by the time of account {}",
+                            account.id
+                        ),
+                    ));
+                }
+            }
+        }
+    }
 }
 
 fn policies(book: &Book, places: &Places, errors: &mut Vec<BookError>) {
-    let smart: HashSet<&str> = book.accounts.iter().map(|a| a.id.smart.as_str()).collect();
-    let full: HashSet<&AccountId> = book.accounts.iter().map(|a| &a.id).collect();
+    let full = &places.named_accounts;
+    let smart: HashSet<&str> = full.iter().map(|id| id.smart.as_str()).collect();
     for (policy, &line) in book.policies.iter().zip(&places.policy_lines) {
         let id = policy.scope_id.as_str();
         let problem = match policy.scope {

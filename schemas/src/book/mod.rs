@@ -18,7 +18,7 @@ use rust_decimal::Decimal;
 
 pub use cells::{Cells, RowCells, parse_csv};
 pub use columns::{TABLES, TableSpec};
-pub use tables::{NamedTable, as_tables};
+pub use tables::{NamedTable, as_tables, prices_as_written};
 
 use crate::key::Algorithm;
 use crate::ledger::{Charge, Measure, Pool, TierMode, words};
@@ -315,9 +315,22 @@ impl Book {
     /// # Errors
     /// All errors of all files, ordered by file and line.
     pub fn read(cells: &BTreeMap<String, Cells>) -> Result<Book, Vec<BookError>> {
+        Book::checked(cells, false)
+    }
+
+    /// The same of a book that is imported, of which more is asked than of one that the lake holds already: what was
+    /// taken once stays readable.
+    ///
+    /// # Errors
+    /// As [`Book::read`].
+    pub fn read_new(cells: &BTreeMap<String, Cells>) -> Result<Book, Vec<BookError>> {
+        Book::checked(cells, true)
+    }
+
+    fn checked(cells: &BTreeMap<String, Cells>, is_new: bool) -> Result<Book, Vec<BookError>> {
         let mut errors = Vec::new();
-        let (mut book, places) = rows::read(cells, &mut errors);
-        checks::check(&mut book, &places, &mut errors);
+        let (mut book, places) = rows::read(cells, is_new, &mut errors);
+        checks::check(&mut book, &places, is_new, &mut errors);
         if errors.is_empty() {
             Ok(book)
         } else {

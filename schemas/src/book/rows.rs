@@ -1,6 +1,6 @@
 //! Cells to rows: every field is read, every error is kept, rows with an error are left out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
 
 use jiff::tz::TimeZone;
@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use super::columns as files;
 use super::*;
 use crate::key::parse_public_key;
-use crate::quantity::minor_digits;
+use crate::quantity::{has_minor_unit, minor_digits};
 use crate::udi::IDENTIFIER_BYTES_MAX;
 
 /// Largest count or quantity of licences (contract 1.3): exact in every JSON implementation.
@@ -18,6 +18,11 @@ const COUNT_MAX: u64 = 1 << 53;
 /// Decimal places of a price (contract 2).
 const PRICE_PLACES_MAX: u32 = 12;
 const QUANTITY_PLACES_MAX: u32 = 6;
+/// Digits before the point of a price or quantity: with all its places it is an exact 128-bit number.
+const WHOLE_DIGITS_MAX: usize = 26;
+const CHANNELS: [&str; 2] = ["direct", "partner"];
+/// What the zone database holds beside zones: no zone at all, or another one on each machine.
+const NO_ZONES: [&str; 4] = ["Factory", "localtime", "posixrules", "Etc/Unknown"];
 
 /// Where each row that was read stands in its file, and what later checks need of it.
 #[derive(Default)]
@@ -29,7 +34,11 @@ pub(super) struct Places {
     pub(super) purchase_lines: Vec<u64>,
     /// The lines of each price's rows.
     pub(super) price_lines: Vec<Vec<u64>>,
+    /// Plans and items of which a row was left out, so that their tiers cannot be checked.
+    pub(super) incomplete_prices: HashSet<(String, String)>,
     pub(super) policy_lines: Vec<u64>,
+    /// The accounts that `accounts.csv` names, also in rows that were left out.
+    pub(super) named_accounts: HashSet<AccountId>,
 }
 
 pub(super) struct DevicePlace {
@@ -44,6 +53,8 @@ struct Row<'a> {
     line: u64,
     cells: RowCells<'a>,
     errors: &'a mut Vec<BookError>,
+    /// The book is imported, not read from the lake: what was taken before stays readable.
+    is_new: bool,
     failed: bool,
 }
 
@@ -56,6 +67,13 @@ impl<'a> Row<'a> {
             column: column.to_owned(),
             message: message.into(),
         });
+    }
+
+    /// Fails a row that is imported; one that the lake holds already stays as it is.
+    fn fail_new(&mut self, column: &str, message: impl Into<String>) {
+        if self.is_new {
+            self.fail(column, message);
+        }
     }
 
     /// The text of a column, which may be blank.
@@ -137,6 +155,13 @@ impl<'a> Row<'a> {
         let value =
             Decimal::from_str_exact(text).ok().filter(|_| digits(whole) && digits(fraction));
         match value {
+            Some(_) if whole.trim_start_matches('0').len() > WHOLE_DIGITS_MAX => {
+                self.fail(
+                    column,
+                    format!("'{text}' has more than {WHOLE_DIGITS_MAX} digits before the point"),
+                );
+                Decimal::ZERO
+            }
             Some(value) if value.normalize().scale() <= places_max => value.normalize(),
             Some(_) => {
                 self.fail(column, format!("'{text}' has more than {places_max} decimal places"));
@@ -196,9 +221,12 @@ impl<'a> Row<'a> {
         match accounts.by_id.get(&id) {
             Some(&index) => index,
             None => {
-                if !id.smart.is_empty() && !id.virtual_.is_empty() {
+                // One whose own row is wrong is told there.
+                let is_told = accounts.named.contains(&id);
+                if !is_told && !id.smart.is_empty() && !id.virtual_.is_empty() {
                     self.fail("virtual_account", format!("accounts.csv has no account {id}"));
                 }
+                self.failed = true;
                 usize::MAX
             }
         }
@@ -208,6 +236,7 @@ impl<'a> Row<'a> {
 struct Accounts<'a> {
     all: &'a [Account],
     by_id: HashMap<AccountId, usize>,
+    named: &'a HashSet<AccountId>,
     utc: TimeZone,
 }
 
@@ -222,7 +251,7 @@ const ROWS_AT_ONCE: usize = 4096;
 
 /// Reads the rows of a large table on all cores, in their order.
 fn many<T: Send>(
-    cells: &BTreeMap<String, Cells>,
+    (cells, is_new): (&BTreeMap<String, Cells>, bool),
     spec: &'static TableSpec,
     errors: &mut Vec<BookError>,
     read: impl Fn(&mut Row<'_>) -> Option<T> + Sync,
@@ -233,7 +262,7 @@ fn many<T: Send>(
         let mut errors = Vec::new();
         let mut values = Vec::with_capacity(ROWS_AT_ONCE);
         for (line, cells) in cells.rows().skip(start).take(ROWS_AT_ONCE) {
-            let mut row = Row { spec, line, cells, errors: &mut errors, failed: false };
+            let mut row = Row { spec, line, cells, errors: &mut errors, is_new, failed: false };
             values.extend(read(&mut row));
         }
         (values, errors)
@@ -247,20 +276,25 @@ fn many<T: Send>(
 }
 
 fn each(
-    cells: &BTreeMap<String, Cells>,
+    (cells, is_new): (&BTreeMap<String, Cells>, bool),
     spec: &'static TableSpec,
     errors: &mut Vec<BookError>,
     read: &mut dyn FnMut(&mut Row<'_>) -> Option<()>,
 ) {
     for (line, cells) in cells.get(spec.name).into_iter().flat_map(Cells::rows) {
-        let mut row = Row { spec, line, cells, errors, failed: false };
+        let mut row = Row { spec, line, cells, errors, is_new, failed: false };
         read(&mut row);
     }
 }
 
 /// Reads every table. A row that fails is left out of the book, so that later checks see only rows that
 /// can be checked.
-pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>) -> (Book, Places) {
+pub(super) fn read(
+    cells: &BTreeMap<String, Cells>,
+    is_new: bool,
+    errors: &mut Vec<BookError>,
+) -> (Book, Places) {
+    let cells = (cells, is_new);
     let mut book = Book {
         trust_codes: many(cells, &files::TRUST_CODES, errors, trust_code),
         ..Book::default()
@@ -271,6 +305,10 @@ pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>)
     };
 
     each(&files::ACCOUNTS, &mut |row| {
+        places.named_accounts.insert(AccountId {
+            smart: row.text("smart_account").to_owned(),
+            virtual_: row.text("virtual_account").to_owned(),
+        });
         book.accounts.push(account(row)?);
         places.account_lines.push(row.line);
         Some(())
@@ -278,6 +316,7 @@ pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>)
     let accounts = Accounts {
         all: &book.accounts,
         by_id: book.accounts.iter().enumerate().map(|(i, a)| (a.id.clone(), i)).collect(),
+        named: &places.named_accounts,
         utc: TimeZone::UTC,
     };
     each(&files::CATALOG, &mut |row| {
@@ -317,6 +356,7 @@ pub(super) fn read(cells: &BTreeMap<String, Cells>, errors: &mut Vec<BookError>)
     });
     (book.devices, places.devices) =
         many(cells, &files::DEVICES, errors, |row| device(row, &accounts)).into_iter().unzip();
+    places.incomplete_prices = price_rows.incomplete;
     for (price, lines) in price_rows.prices {
         book.prices.push(price);
         places.price_lines.push(lines);
@@ -337,16 +377,31 @@ fn account(row: &mut Row<'_>) -> Option<Account> {
     }
     let customer = row.text("customer").to_owned();
     let currency = row.required("currency");
-    if !currency.is_empty() && minor_digits(&currency).is_none() {
-        row.fail("currency", format!("'{currency}' is no currency code of ISO 4217"));
-    }
+    check_currency(row, &currency);
     let zone_name = row.required("time_zone");
     let zone = TimeZone::get(&zone_name);
     if zone.is_err() && !zone_name.is_empty() {
         row.fail("time_zone", format!("'{zone_name}' is no time zone of the IANA database"));
     }
+    if NO_ZONES.contains(&zone_name.as_str()) {
+        row.fail_new("time_zone", format!("'{zone_name}' is no place's time; name its zone"));
+    }
     let zone = zone.ok().filter(|_| !row.failed)?;
     Some(Account { id, customer, currency, zone_name, zone })
+}
+
+fn check_currency(row: &mut Row<'_>, currency: &str) {
+    if currency.is_empty() {
+        return;
+    }
+    if minor_digits(currency).is_none() {
+        row.fail("currency", format!("'{currency}' is no currency code of ISO 4217"));
+    } else if !has_minor_unit(currency) {
+        row.fail_new(
+            "currency",
+            format!("'{currency}' has no minor unit that amounts are rounded to"),
+        );
+    }
 }
 
 fn device(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<(Device, DevicePlace)> {
@@ -357,6 +412,10 @@ fn device(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<(Device, DeviceP
     let valid_to = row.moment_or_open("valid_to");
     let managed_by = row.word("managed_by", ManagedBy::WORDS, ManagedBy::parse);
     let license_model = row.word("license_model", LicenseModel::WORDS, LicenseModel::parse);
+    let channel = row.text("channel");
+    if !CHANNELS.contains(&channel) && !channel.is_empty() {
+        row.fail_new("channel", format!("'{channel}' is none of {}", CHANNELS.join(", ")));
+    }
     let device = Device {
         udi,
         account,
@@ -367,7 +426,7 @@ fn device(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<(Device, DeviceP
         managed_by: managed_by?,
         license_model: license_model?,
         transport: row.text("transport").to_owned(),
-        channel: row.text("channel").to_owned(),
+        channel: channel.to_owned(),
     };
     let place = DevicePlace { line: row.line, valid_from, valid_to };
     (!row.failed).then_some((device, place))
@@ -389,19 +448,22 @@ fn catalog_entry(row: &mut Row<'_>) -> Option<CatalogEntry> {
 }
 
 fn subscription(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<Subscription> {
+    let id = row.required("subscription_id");
     let account = row.account(accounts);
-    let billing_model = row.word("billing_model", BillingModel::WORDS, BillingModel::parse)?;
+    let tag = row.identifier("entitlement_tag");
+    let billing_model = row.word("billing_model", BillingModel::WORDS, BillingModel::parse);
+    let committed_quantity = match billing_model {
+        Some(BillingModel::Committed) => row.whole("committed_quantity", COUNT_MAX),
+        _ => 0,
+    };
     let subscription = Subscription {
-        id: row.required("subscription_id"),
+        id,
         account,
-        tag: row.identifier("entitlement_tag"),
-        billing_model,
-        committed_quantity: match billing_model {
-            BillingModel::Committed => row.whole("committed_quantity", COUNT_MAX),
-            BillingModel::Uncommitted => 0,
-        },
+        tag,
+        committed_quantity,
         price_plan: row.text("price_plan").to_owned(),
         valid: row.span(accounts.zone(account), "start", "end"),
+        billing_model: billing_model?,
     };
     (!row.failed).then_some(subscription)
 }
@@ -425,6 +487,7 @@ fn purchase(row: &mut Row<'_>, accounts: &Accounts<'_>) -> Option<Purchase> {
 struct PriceRows {
     prices: Vec<(Price, Vec<u64>)>,
     by_key: HashMap<(String, String, Charge, Moment), usize>,
+    incomplete: HashSet<(String, String)>,
 }
 
 impl PriceRows {
@@ -441,11 +504,12 @@ impl PriceRows {
             unit_price: row.decimal("unit_price", PRICE_PLACES_MAX),
         };
         let currency = row.required("currency");
-        if !currency.is_empty() && minor_digits(&currency).is_none() {
-            row.fail("currency", format!("'{currency}' is no currency code of ISO 4217"));
-        }
+        check_currency(row, &currency);
         if tier_mode == Some(TierMode::Package) && package_size.is_none() {
             row.fail("package_size", "must not be blank where tier_mode is package");
+        }
+        if row.failed {
+            self.incomplete.insert((plan.clone(), item.clone()));
         }
         let price = Price {
             plan,
@@ -480,6 +544,9 @@ impl PriceRows {
                     format!("differs from line {}, which is a tier of the same price", lines[0]),
                 );
             }
+        }
+        if row.failed {
+            self.incomplete.insert((price.plan.clone(), price.item.clone()));
         }
         first.tiers.extend(price.tiers);
         lines.push(row.line);
@@ -532,11 +599,11 @@ fn authorization(row: &mut Row<'_>) -> Option<Authorization> {
         .then(|| u32::try_from(row.whole("code_version", u64::from(u32::MAX))).unwrap_or(0));
     let authorization = Authorization {
         udi,
-        kind: kind?,
         tag: row.text("entitlement_tag").to_owned(),
         code_version,
         installed_at: row.moment("installed_at").resolve(&TimeZone::UTC),
         returned_at: row.moment_or_open("returned_at").map(|m| m.resolve(&TimeZone::UTC)),
+        kind: kind?,
     };
     (!row.failed).then_some(authorization)
 }

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
 use super::*;
+use crate::period::rfc3339;
 
 /// A table `book_NAME` and its rows.
 pub struct NamedTable {
@@ -87,6 +88,30 @@ impl Columns {
         let rows = RecordBatch::try_new(Arc::new(Schema::new(self.fields)), self.arrays)?;
         Ok(NamedTable { name, rows })
     }
+}
+
+/// `book_prices` with `valid_from` as its file has it: a bare date means another instant for each account that is
+/// charged.
+///
+/// # Errors
+/// Only if the rows are not those of the book, which would be a bug.
+pub fn prices_as_written(book: &Book, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let mut written = Vec::with_capacity(rows.num_rows());
+    for price in &book.prices {
+        let from = match price.valid_from {
+            Moment::At(instant) => rfc3339(instant),
+            Moment::Date(day) => day.to_string(),
+        };
+        written.extend(std::iter::repeat_n(from, price.tiers.len()));
+    }
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(written));
+    let place = rows.schema().index_of("valid_from")?;
+    let mut fields: Vec<Field> =
+        rows.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields[place] = Field::new("valid_from", DataType::Utf8, true);
+    let mut columns = rows.columns().to_vec();
+    columns[place] = texts;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
 /// All tables of a book. Bare dates are resolved as the contract says; those of `prices.csv`, whose

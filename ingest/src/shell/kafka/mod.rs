@@ -473,8 +473,10 @@ fn wait_for_topic(settings: &Settings<'_>) -> Result<String> {
             Ok(id) => return Ok(id.unwrap_or_default()),
             Err(error) => error,
         };
-        if let TopicError::Refused(code) = error {
-            return Err(WorkerError::Refused(code));
+        match error {
+            TopicError::Refused(code) => return Err(WorkerError::Refused(code)),
+            TopicError::Client(error) => return Err(SettingsError::Client(error).into()),
+            _ => {}
         }
         tracing::warn!(%error, topic = settings.topic, "waiting for the topic");
         settings.health.set_ready(Some(error.to_string()));

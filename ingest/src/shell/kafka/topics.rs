@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
@@ -66,8 +66,8 @@ impl Connection {
         let mut config = self.config.clone();
         config.set("debug", "topic").set_log_level(RDKafkaLogLevel::Debug);
         let context = Context::new(self.token_file.clone());
-        let client = BaseConsumer::from_config_and_context(&config, context)
-            .map_err(|e| TopicError::OutOfReach(e.to_string()))?;
+        let client =
+            BaseConsumer::from_config_and_context(&config, context).map_err(TopicError::Client)?;
         metadata_of(&client, topic, timeout)?;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(2) {
@@ -89,6 +89,8 @@ pub enum TopicError {
     Refused(RDKafkaErrorCode),
     #[error("the brokers are out of reach: {0}")]
     OutOfReach(String),
+    #[error("the Kafka client refuses its settings")]
+    Client(#[source] KafkaError),
 }
 
 /// What the brokers say of a topic that is there.
