@@ -9,6 +9,7 @@ mod disk;
 mod error;
 pub mod failpoint;
 mod files;
+mod guard;
 mod maintain;
 mod seal;
 mod store;

@@ -7,11 +7,12 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use deltalake::kernel::transaction::{CommitProperties, TransactionError};
+use deltalake::kernel::transaction::TransactionError;
 use deltalake::operations::optimize::{Metrics, OptimizeBuilder, OptimizeType};
 use deltalake::{DeltaTable, DeltaTableError, FilterOp, FilterValue};
 
 use crate::files::writer_properties;
+use crate::guard::GuardedLog;
 use crate::{LakeError, Result, Table};
 
 /// Memory for sorting rows; what does not fit goes to temporary files.
@@ -32,7 +33,6 @@ fn merge_of<'a>(
         // One at a time: a merge holds what it writes in memory.
         .with_max_concurrent_tasks(1)
         .with_writer_properties(writer_properties(row_group_rows))
-        .with_commit_properties(CommitProperties::default().with_max_retries(50))
 }
 
 fn is_conflict(error: &DeltaTableError) -> bool {
@@ -99,6 +99,14 @@ impl Table {
         self.merged(delta, &metrics).await
     }
 
+    /// The table, so that what it commits takes away only files that are there.
+    fn guarded(&self) -> DeltaTable {
+        let guard = GuardedLog { log: self.delta.log_store(), planned_on: self.version() };
+        let mut delta = DeltaTable::new(Arc::new(guard));
+        delta.state.clone_from(&self.delta.state);
+        delta
+    }
+
     /// A merge; where an act on a suspended report, or another upkeep, exchanged one of its files meanwhile, it is made
     /// anew.
     async fn settled(
@@ -109,9 +117,14 @@ impl Table {
         let mut tried = 0;
         loop {
             tried += 1;
-            match merge(self.delta.clone()).await {
+            match merge(self.guarded()).await {
                 Err(error) if tried < MERGES_MAX && is_conflict(&error) => self.refresh().await?,
-                done => return done.map_err(self.failed(what)),
+                done => {
+                    let (merged, metrics) = done.map_err(self.failed(what))?;
+                    let mut delta = self.delta.clone();
+                    delta.state = merged.state;
+                    return Ok((delta, metrics));
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 //! after it.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deltalake::kernel::{Action, Add};
 use deltalake::logstore::{ObjectStoreRef, get_actions};
@@ -38,6 +38,14 @@ pub struct FilesChecked {
     pub unsealed: u64,
     /// The first that differs, by its path, and how.
     pub damaged: Option<(String, String)>,
+}
+
+/// A commit that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFault {
+    pub version: u64,
+    pub expected: String,
+    pub found: String,
 }
 
 async fn bytes_at(store: &ObjectStoreRef, path: &str) -> object_store::Result<bytes::Bytes> {
@@ -117,11 +125,61 @@ fn is_beyond(
     }
 }
 
+fn rows_of(add: &Add) -> i64 {
+    let stats = add.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
+    stats.and_then(|stats| stats["numRecords"].as_i64()).unwrap_or(0)
+}
+
 fn tag_of(add: &Add) -> Option<String> {
     add.tags.as_ref()?.get(TAG).cloned().flatten()
 }
 
 impl Table {
+    /// Looks in the log for rows that came twice, or went: a commit that takes away a file which was not there any more,
+    /// or one that writes rows anew and has more or fewer of them than before. `None` if there is none.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn check_log(&self) -> Result<Option<LogFault>> {
+        // Of each file that is there, how many rows its commit says it has.
+        let mut live: HashMap<String, i64> = HashMap::new();
+        for version in 0..=self.version() {
+            let entry = self.log_entry(version).await?;
+            let (mut before, mut after, mut is_anew) = (0, 0, true);
+            for action in get_actions(version, &entry).map_err(self.failed("read"))? {
+                match action {
+                    Action::Remove(gone) => {
+                        let Some(rows) = live.remove(&gone.path) else {
+                            return Ok(Some(LogFault {
+                                version,
+                                expected: format!("{} there until then", gone.path),
+                                found: "taken away before: its rows are there twice".to_owned(),
+                            }));
+                        };
+                        before += rows;
+                        is_anew &= !gone.data_change;
+                    }
+                    Action::Add(add) => {
+                        let rows = rows_of(&add);
+                        after += rows;
+                        is_anew &= !add.data_change;
+                        // One that was there is given another tag.
+                        before += live.insert(add.path, rows).unwrap_or_default();
+                    }
+                    _ => {}
+                }
+            }
+            if is_anew && before != after {
+                return Ok(Some(LogFault {
+                    version,
+                    expected: format!("{before} rows written anew"),
+                    found: format!("{after} rows"),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Gives files that were just written the tag of their digest.
     pub(crate) async fn seal(&self, adds: &mut [Add]) -> Result<()> {
         let store = self.delta.object_store();

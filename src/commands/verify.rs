@@ -71,6 +71,13 @@ fn check(
         else {
             continue;
         };
+        if let Some(fault) =
+            runtime.block_on(table.check_log()).with_context(|| unreadable(name))?
+        {
+            let place = format!("{name}, version {} of its log", fault.version);
+            report.differs(place, fault.expected, fault.found);
+            return Ok(());
+        }
         let none = BTreeSet::new();
         let of_lines = match name {
             journal::TABLE => &stand_on.0,

@@ -119,10 +119,17 @@ async fn a_merge_goes_on_when_a_file_was_exchanged_meanwhile() {
     writer.exchange(&[first], &[other]).await.unwrap();
     let merged = upkeep.optimize(std::num::NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
     assert_eq!((merged.files_added, merged.files_removed), (1, 3));
+    assert_eq!(numbers_of(&upkeep).await, [2, 3, 10]);
+}
+
+async fn numbers_of(table: &Table) -> Vec<i64> {
     let session = datafusion::prelude::SessionContext::new();
-    let provider = upkeep.provider(&session).await.unwrap();
-    let rows = session.read_table(provider).unwrap().collect().await.unwrap();
+    let provider = table.provider(&session).await.unwrap();
+    let rows = session.read_table(provider).unwrap().select_columns(&["number"]).unwrap();
     let mut numbers: Vec<i64> = rows
+        .collect()
+        .await
+        .unwrap()
         .iter()
         .flat_map(|rows| {
             let column = rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
@@ -130,5 +137,63 @@ async fn a_merge_goes_on_when_a_file_was_exchanged_meanwhile() {
         })
         .collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, [2, 3, 10]);
+    numbers
+}
+
+/// Of two merges that were planned on one version, the second is made anew: what both took away would be there twice.
+/// That it is there once, the log shows; where another program doubled rows, it shows that too.
+#[tokio::test]
+async fn two_merges_at_once_double_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("number", DataType::Int64, true),
+    ]));
+    let layout =
+        Layout { schema: schema.clone(), partition_columns: &["kind"], statistics: &["number"] };
+    let mut writer = lake.ensure("t", &layout).await.unwrap();
+    let size = std::num::NonZeroU64::new(1 << 20).unwrap();
+    let mut next = 0;
+    let mut append = async |writer: &mut Table| {
+        for _ in 0..3 {
+            let kind = StringArray::from(vec!["a"]);
+            let columns: Vec<arrow::array::ArrayRef> =
+                vec![Arc::new(kind), Arc::new(Int64Array::from(vec![next]))];
+            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            writer.append_once(&[rows]).await.unwrap();
+            next += 1;
+        }
+    };
+    append(&mut writer).await;
+    for round in 0..4 {
+        let mut first = lake.table("t").await.unwrap().unwrap();
+        let mut second = lake.table("t").await.unwrap().unwrap();
+        let clusters = [round % 2 == 1, round >= 2];
+        for (table, cluster) in [&mut first, &mut second].into_iter().zip(clusters) {
+            if cluster {
+                table.cluster(("kind", "a"), "number", size).await.unwrap();
+            } else {
+                table.optimize(size).await.unwrap();
+            }
+        }
+        let held: Vec<i64> = (0..3 * (round + 1)).collect();
+        assert_eq!(numbers_of(&second).await, held, "round {round}");
+        assert_eq!(second.check_log().await.unwrap(), None);
+        writer.refresh().await.unwrap();
+        append(&mut writer).await;
+    }
+
+    // Another program's merge, which knows nothing of ours.
+    let mut late = lake.table("t").await.unwrap().unwrap();
+    let held = numbers_of(&late).await;
+    let foreign = lake.table("t").await.unwrap().unwrap().delta;
+    foreign.clone().optimize().with_target_size(size).await.unwrap();
+    late.optimize(size).await.unwrap();
+    assert_eq!(numbers_of(&late).await, held);
+    foreign.optimize().with_target_size(size).await.unwrap();
+    late.refresh().await.unwrap();
+    assert!(numbers_of(&late).await.len() > held.len(), "it does not look at ours");
+    let fault = late.check_log().await.unwrap().unwrap();
+    assert_eq!(fault.version, late.version());
 }
