@@ -79,26 +79,27 @@ pub async fn save_book(
     }
 }
 
-/// Makes the book before a version the one in force again, in one commit, if that version still is: an import that
-/// came too late takes itself back.
+/// Makes an earlier book the newest again in place of a version, in one commit, if that version still is: an import that
+/// came too late takes itself back. Gives the version that this makes; `None` where there is no such book, or a later
+/// import replaced the whole book.
 ///
 /// # Errors
 /// If the store fails.
-pub async fn take_back_book(lake: &Lake, version: u64) -> Result<()> {
-    let before = match version.checked_sub(1) {
-        Some(before) => lake.table_at(TABLE, before).await?,
-        None => None,
+pub async fn take_back_book(lake: &Lake, version: u64, earlier: u64) -> Result<Option<u64>> {
+    let before = lake.table_at(TABLE, earlier).await?;
+    let (Some(before), Some(mut table)) = (before, lake.table(TABLE).await?) else {
+        return Ok(None);
     };
-    let (Some(before), Some(mut table)) = (before, lake.table(TABLE).await?) else { return Ok(()) };
     if table.version() != version {
-        return Ok(());
+        return Ok(None);
     }
     let mut cells = read_cells(&before).await?;
     let import = stored_book(&before, cells.clone())?.import;
     cells.remove(IMPORT);
-    // Where it is stale, a later import replaced the whole book.
-    table.replace(&[to_rows(&cells, &import)?]).await?;
-    Ok(())
+    match table.replace(&[to_rows(&cells, &import)?]).await? {
+        Appended::Committed(version) => Ok(Some(version)),
+        Appended::Stale | Appended::Overtaken => Ok(None),
+    }
 }
 
 /// The version of the newest book; `None` where no book was imported yet.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lake::{Appended, Import, Lake, Table, Written, load_book, save_book, take_back_book};
+use lake::{
+    Appended, Import, Lake, StoredBook, Table, Written, load_book, save_book, take_back_book,
+};
 use schemas::book::{Book, Cells, Price};
 
 use super::ledger;
@@ -29,15 +31,17 @@ pub enum Imported {
     Refused(Vec<ChangedPrice>),
 }
 
-/// The counter in the ledger's log that names the book imported last.
-const MARK: &str = "book";
+/// The counter in the ledger's log that names the book in force: the one that an import, or a run that posted, left
+/// there.
+pub(super) const MARK: &str = "book";
 
 /// Replaces the whole book, unless it changes a price that posted lines stand on and does not say why.
 ///
 /// The book and the ledger are two tables, so no commit is one of both. The ledger is pinned before its lines are
 /// looked at, and marked once the book is saved: a run that read the book before, and has not posted yet, finds the
 /// ledger changed and starts anew. Where a run was faster than the mark, the lines are looked at again, and the book
-/// is taken back if it is one that would have been refused.
+/// is taken back if it is one that would have been refused. No run posts by a book that is saved and not marked: where
+/// an import broke off there, the next run does for it what is left to do ([`settle`]).
 ///
 /// # Errors
 /// If the lake cannot be read or written.
@@ -47,49 +51,111 @@ pub async fn import(
     new: &Book,
     import: &Import,
 ) -> Result<Imported, ReconcileError> {
-    let changed = async |ledger: Option<&Table>, old: &Book| match ledger {
-        Some(ledger) if import.corrects.is_empty() => changed_prices(ledger, old, new).await,
-        _ => Ok(Vec::new()),
-    };
-    let mut ledger = lake.table(schemas::ledger::TABLE).await?;
-    let old = load_book(lake, None).await?;
-    let refused = changed(ledger.as_ref(), &old.book).await?;
-    if !refused.is_empty() {
-        return Ok(Imported::Refused(refused));
+    let ledger = lake.table(schemas::ledger::TABLE).await?;
+    let base = in_force(ledger.as_ref()).await?;
+    if let Some(ledger) = ledger.as_ref().filter(|_| import.corrects.is_empty()) {
+        let old = load_book(lake, base).await?;
+        let refused = changed_prices(ledger, &old.book, new).await?;
+        if !refused.is_empty() {
+            return Ok(Imported::Refused(refused));
+        }
     }
     let version = save_book(lake, cells, import).await?;
-    let before = version.checked_sub(1);
     // Of two imports at once the later one replaces the earlier one's book, not the one that it was compared with.
-    let mut compared = old.version.is_none() || old.version == before;
+    let is_compared = base.or(version.checked_sub(1)) == version.checked_sub(1);
+    decide(lake, ledger, (new, version), import, is_compared).await
+}
+
+/// Ends an import that broke off before its book was marked: marks it, or takes it back.
+///
+/// # Errors
+/// If the lake cannot be read or written.
+pub(super) async fn settle(lake: &Lake) -> Result<(), ReconcileError> {
+    let ledger = lake.table(schemas::ledger::TABLE).await?;
+    let stored = load_book(lake, None).await?;
+    let (Some(version), Some(marked)) = (stored.version, in_force(ledger.as_ref()).await?) else {
+        return Ok(());
+    };
+    if marked < version {
+        tracing::warn!(version, marked, "an import of the book broke off; it is ended");
+        decide(lake, ledger, (&stored.book, version), &stored.import, false).await?;
+    }
+    Ok(())
+}
+
+/// True if a book was saved of which nobody has decided whether it is in force.
+pub(super) async fn is_unsettled(
+    ledger: &Table,
+    book: &StoredBook,
+) -> Result<bool, ReconcileError> {
+    let marked = in_force(Some(ledger)).await?;
+    Ok(book.version.zip(marked).is_some_and(|(version, marked)| marked < version))
+}
+
+/// The version of the book that the ledger names; `None` where it names none.
+async fn in_force(ledger: Option<&Table>) -> Result<Option<u64>, ReconcileError> {
+    let Some(ledger) = ledger else { return Ok(None) };
+    Ok(ledger.held(MARK).await?.and_then(|version| u64::try_from(version).ok()))
+}
+
+/// Whether a book that is saved is in force.
+async fn decide(
+    lake: &Lake,
+    mut ledger: Option<Table>,
+    (new, version): (&Book, u64),
+    import: &Import,
+    mut is_compared: bool,
+) -> Result<Imported, ReconcileError> {
     loop {
-        if !compared {
-            let old = load_book(lake, before).await?;
-            let refused = changed(ledger.as_ref(), &old.book).await?;
+        let marked = in_force(ledger.as_ref()).await?;
+        if marked == Some(version) {
+            return Ok(Imported::InForce(version));
+        }
+        let base = marked.or(version.checked_sub(1));
+        if let (Some(table), Some(base)) = (&ledger, base)
+            && !is_compared
+            && import.corrects.is_empty()
+        {
+            let old = load_book(lake, Some(base)).await?;
+            let refused = changed_prices(table, &old.book, new).await?;
             if !refused.is_empty() {
-                take_back_book(lake, version).await?;
+                if let Some(version) = take_back_book(lake, version, base).await? {
+                    // What it holds is in force already, whatever is posted meanwhile.
+                    let mut table = table.clone();
+                    while in_force(Some(&table)).await?.is_none_or(|marked| marked < version)
+                        && !mark(&mut table, version).await?
+                    {}
+                }
                 return Ok(Imported::Refused(refused));
             }
+        }
+        // A later one replaced it, whole.
+        if marked.is_some_and(|marked| marked > version) {
+            return Ok(Imported::InForce(version));
         }
         let is_in_force = match &mut ledger {
             None => {
                 ledger = lake.table(schemas::ledger::TABLE).await?;
                 ledger.is_none()
             }
-            Some(table) => {
-                let mark = (MARK.to_owned(), i64::try_from(version).unwrap_or(i64::MAX));
-                let marked = table.commit_once(&Written::default(), &[], &[mark]).await?;
-                let is_marked = matches!(marked, Appended::Committed(_));
-                if !is_marked {
-                    table.refresh().await?;
-                }
-                is_marked
-            }
+            Some(table) => mark(table, version).await?,
         };
         if is_in_force {
             return Ok(Imported::InForce(version));
         }
-        compared = false;
+        is_compared = false;
     }
+}
+
+/// Names a book in the ledger's log, on the very version that is loaded; if something came since, that is loaded.
+async fn mark(ledger: &mut Table, version: u64) -> Result<bool, ReconcileError> {
+    let mark = (MARK.to_owned(), i64::try_from(version).unwrap_or(i64::MAX));
+    let marked = ledger.commit_once(&Written::default(), &[], &[mark]).await?;
+    let is_marked = matches!(marked, Appended::Committed(_));
+    if !is_marked {
+        ledger.refresh().await?;
+    }
+    Ok(is_marked)
 }
 
 /// The prices of a book that posted lines stand on and that a new book does not have as they are.

@@ -12,6 +12,7 @@ use schemas::{journal, ledger as ledger_table};
 use super::ledger::{self, Run, Versions};
 use super::memo::{self, Standing};
 use super::plan::{compute, plan, plan_account, plan_anew};
+use super::prices;
 use crate::ReconcileError;
 use crate::core::attribute::Exceptions;
 use crate::core::reference::Reference;
@@ -273,6 +274,12 @@ pub async fn reconcile(
         if !dry_run && snapshot.ledger.is_none() {
             snapshot.ledger = Some(ledger::ensure(lake).await?);
         }
+        if let Some(ledger) = snapshot.ledger.as_ref().filter(|_| !dry_run)
+            && prices::is_unsettled(ledger, &snapshot.book).await?
+        {
+            prices::settle(lake).await?;
+            continue;
+        }
         let (mut reconciled, bearing) = match account {
             Some(id) => (plan_account(&snapshot, cache_dir, period, id).await?, None),
             None => {
@@ -305,8 +312,12 @@ pub async fn reconcile(
             tracing::info!("the book changed meanwhile; the run starts anew");
             continue;
         }
+        let marks = snapshot.book.version.and_then(|version| i64::try_from(version).ok());
+        let marks: Vec<(String, i64)> =
+            marks.into_iter().map(|version| (prices::MARK.to_owned(), version)).collect();
         if let Some(mut table) = snapshot.ledger.clone()
-            && let Appended::Committed(version) = table.append_once(&[rows]).await?
+            && let written = table.write(&[rows]).await?
+            && let Appended::Committed(version) = table.commit_once(&written, &[], &marks).await?
         {
             reconciled.posted_as = Some(version);
             tracing::info!(version, lines = reconciled.lines.len(), "lines posted");
