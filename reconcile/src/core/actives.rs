@@ -18,11 +18,12 @@ pub struct Actives<'a> {
     naming: HashMap<&'a Udi, Vec<(&'a Udi, &'a Heard)>>,
 }
 
-/// When a PI last reported: of two reports that came together the one that speaks of later.
+/// What a PI reported last: what it speaks of last, and of what speaks of the same time, what came last. An old report that
+/// comes late makes nobody the active again.
 type Spoke<'a> = (EpochSeconds, EpochSeconds, &'a Udi);
 
 fn spoke<'a>(udi: &'a Udi, heard: &Heard) -> Spoke<'a> {
-    (heard.received_at, heard.last_at(), udi)
+    (heard.last_at(), heard.received_at, udi)
 }
 
 impl<'a> Actives<'a> {
@@ -63,6 +64,8 @@ impl<'a> Actives<'a> {
         };
         let mut active_of = actives(&|by| !is_retired(by));
         let whoever = actives(&|_| true);
+        // One that neither reported nor stands in the book is in no table: it cannot owe anything.
+        let is_known = |udi: &Udi| last.contains_key(udi) || !fleet.pi(udi).rows.is_empty();
         let mut heirs: BTreeMap<&Udi, &Udi> = BTreeMap::new();
         let mut left: Vec<(&Udi, &Udi)> = Vec::new();
         for (udi, by) in &whoever {
@@ -74,7 +77,7 @@ impl<'a> Actives<'a> {
                 continue;
             }
             left.push((udi, by));
-            if !is_retired(udi) {
+            if !is_retired(udi) && is_known(udi) {
                 let heir = heirs.entry(by).or_insert(udi);
                 *heir = (*heir).min(udi);
             }

@@ -22,7 +22,7 @@ use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
 use super::deadlines::{Deadline, Exemption};
-use super::history::{Fleet, Heard, Pi, Use, Via};
+use super::history::{Fleet, Heard, Pi, Use, Via, by_holder};
 use super::reference::Month;
 
 /// What covers one PI and entitlement in a period, as long as one account holds the PI.
@@ -94,10 +94,16 @@ pub fn coverage(
         let pi = fleet.pi(udi);
         let month_of = |account: Option<usize>| account.map_or(utc, |a| months[a].span);
         if deadline.exemption == Some(Exemption::NeverConsumed) {
-            if month_of(deadline.account).start < at {
+            // Of the account that held it last in the month, if the book tells of it.
+            let held = pi.rows.iter().rev().find(|row| {
+                let month = month_of(Some(row.account));
+                row.valid.overlaps(month) && row.valid.start < at
+            });
+            let account = held.map_or(deadline.account, |row| Some(row.account));
+            if month_of(account).start < at && (held.is_some() || pi.rows.is_empty()) {
                 all.push(Coverage {
                     udi: udi.clone(),
-                    account: deadline.account,
+                    account,
                     entitlement: String::new(),
                     state: "never-consumed",
                     expected: 0,
@@ -120,15 +126,28 @@ pub fn coverage(
                 }
             }
         }
-        let holders = pi.holders();
+        let mut holders: HashMap<&Udi, Holders> = HashMap::new();
         for (tag, reports) in by_tag {
-            for (account, held) in &holders {
-                let of = (*account, month_of(*account), *held);
-                all.extend(of_tag(&pi, fleet, deadline, tag, &reports, of, at));
+            for (speaker, _) in &reports {
+                holders.entry(*speaker).or_insert_with(|| fleet.pi(speaker).holders());
             }
+            holders.entry(udi).or_insert_with(|| pi.holders());
+            all.extend(of_tag(&pi, fleet, deadline, tag, &reports, (&holders, &month_of), at));
         }
     }
     all
+}
+
+/// Who holds a PI when, as [`Pi::holders`] says.
+type Holders = Vec<(Option<usize>, Span)>;
+
+/// What one account has of a PI's time.
+#[derive(Default)]
+struct Held {
+    expected: EpochSeconds,
+    covered: EpochSeconds,
+    gaps: Vec<Gap>,
+    end: EpochSeconds,
 }
 
 fn of_tag(
@@ -137,69 +156,88 @@ fn of_tag(
     deadline: &Deadline,
     tag: &str,
     reports: &[(&Udi, &Heard)],
-    (account, month, held): (Option<usize>, Span, Span),
+    (holders, month_of): (&HashMap<&Udi, Holders>, &dyn Fn(Option<usize>) -> Span),
     at: EpochSeconds,
-) -> Option<Coverage> {
-    let first_use = reports.iter().flat_map(|(_, r)| r.consuming()).map(|of| of.start).min()?;
+) -> Vec<Coverage> {
+    let consuming = reports.iter().flat_map(|(_, r)| r.consuming());
+    let Some(first_use) = consuming.map(|of| of.start).min() else { return Vec::new() };
     let retired = pi.retired_at(at);
-    let expected = Span {
-        start: month.start.max(first_use).max(held.start),
-        end: month.end.min(held.end).min(at).min(retired.unwrap_or(EpochSeconds::MAX)),
-    };
-    if expected.start >= expected.end {
-        return None;
-    }
+    let end = at.min(retired.unwrap_or(EpochSeconds::MAX));
     let mut uses: Vec<(Use, &Udi, &Heard)> = reports
         .iter()
         .flat_map(|(udi, heard)| heard.uses.iter().map(|of| (*of, *udi, *heard)))
         .collect();
     uses.sort_by_key(|(of, udi, heard)| (of.start, of.end, of.value, *udi, heard.report_id));
-    let mut gaps = Vec::new();
-    let mut covered_to = expected.start;
+    let mut by_account: BTreeMap<Option<usize>, Held> = BTreeMap::new();
+    // A stretch of time is of whoever holds the member that speaks of it, or spoke last before it.
+    let mut add = |stretch: Span, last: Option<&(Use, &Udi, &Heard)>, is_covered: bool| {
+        let speaker = last.map_or(pi.udi, |(_, udi, _)| *udi);
+        let stretch = (stretch.start, stretch.end.min(end));
+        for (account, (start, end)) in by_holder(&holders[speaker], stretch) {
+            let month = month_of(account);
+            let span = Span { start: start.max(month.start), end: end.min(month.end) };
+            if span.start >= span.end {
+                continue;
+            }
+            let held = by_account.entry(account).or_default();
+            held.expected += span.end - span.start;
+            held.end = held.end.max(span.end);
+            if is_covered {
+                held.covered += span.end - span.start;
+            } else {
+                held.gaps.push(gap(pi.udi, last, span));
+            }
+        }
+    };
+    let mut covered_to = first_use;
     // What stands at the end of what is covered.
     let mut last: Option<&(Use, &Udi, &Heard)> = None;
-    for use_of in &uses {
+    for use_of in uses.iter().take_while(|(of, ..)| of.start < end) {
         let of = use_of.0;
-        if of.start >= expected.end {
-            break;
-        }
         if of.start > covered_to {
-            gaps.push(gap(pi.udi, last, Span { start: covered_to, end: of.start }));
+            add(Span { start: covered_to, end: of.start }, last, false);
+            covered_to = of.start;
         }
-        covered_to = covered_to.max(of.end);
+        if of.end > covered_to {
+            add(Span { start: covered_to, end: of.end }, Some(use_of), true);
+            covered_to = of.end;
+        }
         if last.is_none_or(|(held, ..)| of.end >= held.end) {
             last = Some(use_of);
         }
     }
-    let tail = covered_to < expected.end;
-    if tail {
-        gaps.push(gap(pi.udi, last, Span { start: covered_to, end: expected.end }));
+    if covered_to < end {
+        add(Span { start: covered_to, end }, last, false);
     }
-    let uncovered: EpochSeconds = gaps.iter().map(|gap| gap.span.end - gap.span.start).sum();
-    let is_last = uses.iter().all(|(of, ..)| of.start < expected.end);
-    let state = if gaps.is_empty() {
-        if retired.is_some_and(|end| month.contains(end)) { "retired" } else { "covered" }
-    } else if tail && is_last {
-        match deadline.exemption {
-            Some(Exemption::Retired) => "retired",
-            _ if deadline.report_due.is_some_and(|due| due <= at) => "silent",
-            Some(_) => "expected",
-            None => "pending",
+    let state_of = |account: Option<usize>, held: &Held| {
+        let tail = held.gaps.last().is_some_and(|gap| gap.span.end == held.end);
+        let is_last = uses.iter().all(|(of, ..)| of.start < held.end);
+        if held.gaps.is_empty() {
+            let ends = retired.is_some_and(|end| month_of(account).contains(end));
+            if ends { "retired" } else { "covered" }
+        } else if tail && is_last {
+            match deadline.exemption {
+                Some(Exemption::Retired) => "retired",
+                _ if deadline.report_due.is_some_and(|due| due <= at) => "silent",
+                Some(_) => "expected",
+                None => "pending",
+            }
+        } else if ids_are_missing(fleet, &deadline.udi, reports) {
+            "lost"
+        } else {
+            "gap"
         }
-    } else if ids_are_missing(fleet, &deadline.udi, reports) {
-        "lost"
-    } else {
-        "gap"
     };
-    Some(Coverage {
+    let of_account = |(account, held): (Option<usize>, Held)| Coverage {
         udi: deadline.udi.clone(),
         account,
         entitlement: tag.to_owned(),
-        state,
-        expected: expected.end - expected.start,
-        covered: expected.end - expected.start - uncovered,
-        gaps,
-    })
+        state: state_of(account, &held),
+        expected: held.expected,
+        covered: held.covered,
+        gaps: held.gaps,
+    };
+    by_account.into_iter().map(of_account).collect()
 }
 
 fn gap(udi: &Udi, last: Option<&(Use, &Udi, &Heard)>, span: Span) -> Gap {

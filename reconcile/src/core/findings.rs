@@ -83,21 +83,32 @@ impl<'p> Found<'p> {
         licenses: i64,
         detail: impl Fn() -> String,
     ) {
-        for (account, (since, last)) in by_holder(&self.holders, when) {
-            let key = (rule, heard.tag.to_string(), account);
-            let shown = self.shown.entry(key).or_insert_with(|| Shown {
-                since,
-                last,
-                licenses,
-                reports: BTreeSet::new(),
-                detail: detail(),
-                utility: heard.utility,
-            });
-            shown.since = shown.since.min(since);
-            shown.last = shown.last.max(last);
-            shown.licenses = shown.licenses.max(licenses);
-            shown.reports.insert(heard.report_id);
+        for (account, part) in by_holder(&self.holders, when) {
+            self.add_part(rule, heard, (account, part), licenses, &detail);
         }
+    }
+
+    fn add_part(
+        &mut self,
+        rule: Rule,
+        heard: &Heard,
+        (account, (since, last)): (Option<usize>, (EpochSeconds, EpochSeconds)),
+        licenses: i64,
+        detail: &dyn Fn() -> String,
+    ) {
+        let key = (rule, heard.tag.to_string(), account);
+        let shown = self.shown.entry(key).or_insert_with(|| Shown {
+            since,
+            last,
+            licenses,
+            reports: BTreeSet::new(),
+            detail: detail(),
+            utility: heard.utility,
+        });
+        shown.since = shown.since.min(since);
+        shown.last = shown.last.max(last);
+        shown.licenses = shown.licenses.max(licenses);
+        shown.reports.insert(heard.report_id);
     }
 
     /// A measurement, divided by the accounts that hold the PI in it, where they are known.
@@ -109,7 +120,13 @@ impl<'p> Found<'p> {
 
     /// Adds a report as a whole.
     fn report(&mut self, rule: Rule, heard: &Heard, detail: impl Fn() -> String) {
-        self.add(rule, heard, (heard.first_at(), heard.last_at()), heard.peak(), detail);
+        let when = (heard.first_at(), heard.last_at());
+        for (account, part) in by_holder(&self.holders, when) {
+            // At stake is what was used while the account held the PI.
+            let uses = heard.uses.iter().filter(|of| of.start < part.1 && of.end > part.0);
+            let most = uses.map(|of| of.value).max().unwrap_or(0);
+            self.add_part(rule, heard, (account, part), most, &detail);
+        }
     }
 
     fn finish(self) -> Vec<Finding> {

@@ -1,6 +1,6 @@
 //! The rules of the programme over what was received up to an instant: findings, deadlines, coverage.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::tz::TimeZone;
 use schemas::book::Span;
@@ -191,7 +191,8 @@ impl<'s> Compliance<'s> {
         let uses = self.history.heard.values().flatten().flat_map(|heard| heard.uses.iter());
         let first = uses.map(|of| of.start).min().unwrap_or(at);
         let utc = TimeZone::UTC;
-        let bounds = Period::containing(first, &utc).zip(Period::containing(at, &utc));
+        // Where it is another day already, or still, it may be another month.
+        let bounds = Period::containing(first - DAY, &utc).zip(Period::containing(at + DAY, &utc));
         let Some((mut period, last)) = bounds else { return Vec::new() };
         let mut periods = Vec::new();
         while period <= last {
@@ -211,13 +212,19 @@ impl<'s> Compliance<'s> {
     ) -> Result<BTreeMap<Option<usize>, AccountCoverage>> {
         let of_pis = self.coverage(period);
         let mut accounts: BTreeMap<Option<usize>, AccountCoverage> = BTreeMap::new();
+        // A PI has a row for each of its licences, and counts once.
+        let mut counted: HashSet<(Option<usize>, &Udi, &str)> = HashSet::new();
         for one in &of_pis {
             let account = accounts.entry(one.account).or_default();
+            let mut counts = |what| u64::from(counted.insert((one.account, &one.udi, what)));
             account.expected += one.expected;
             account.covered += one.covered;
-            account.pis += 1;
-            account.silent += u64::from(one.state == "silent");
-            account.lost += u64::from(one.state == "lost");
+            account.pis += counts("");
+            match one.state {
+                "silent" => account.silent += counts("silent"),
+                "lost" => account.lost += counts("lost"),
+                _ => {}
+            }
             account.unseen += one.unseen();
         }
         let fills: Vec<engine::Fill> = of_pis

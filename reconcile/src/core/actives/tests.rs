@@ -11,8 +11,10 @@ use crate::core::reference::Reference;
 /// day), or `reporter@day:members`.
 fn actives(reports: &[&str], retired: &[&str]) -> String {
     let udi = |serial: &str| Udi::new("C8000V", serial);
+    // `!b` is not in the book at all.
     let rows: Vec<String> = ["a", "b", "c"]
         .iter()
+        .filter(|serial| !retired.contains(&format!("!{serial}").as_str()))
         .map(|serial| {
             let until = if retired.contains(serial) { "1970-03-01" } else { "" };
             format!("C8000V,{serial},sa,va,1970-01-01,{until},none,slp,,partner")
@@ -51,6 +53,8 @@ fn the_last_that_reported_reports_for_those_it_names() {
         (&["a:", "b:"], &[], ""),
         // Received together: the one that speaks of later.
         (&["b@5:ab", "a@5:ab"], &[], "b by a"),
+        // An old report that comes late.
+        (&["a@9:ab", "b@5:ab"], &[], "a by b"),
         // They parted: b reports for itself.
         (&["a:ab", "a:", "b:"], &[], ""),
         (&["a:ab", "b:", "a:"], &[], ""),
@@ -61,6 +65,9 @@ fn the_last_that_reported_reports_for_those_it_names() {
         (&["a:abc"], &["a"], "a by b, c by b"),
         (&["a:abc"], &["a", "b"], "a by c, b by c"),
         (&["a:ab"], &["b"], "b by a"),
+        // Who is in no table owes nothing in another's place.
+        (&["a:abc"], &["a", "!b"], "a by c, b by c"),
+        (&["a:ab"], &["a", "!b"], "b by a"),
         (&["a:ab", "b:ab"], &["a"], "a by b"),
         (&["a:ab"], &["a", "b"], "b by a"),
         // b left a for c, and is gone: a reports for itself.

@@ -87,6 +87,14 @@ fn pairs() {
     assert_eq!(of("", vec![by_a.clone()], 100), ["a sa pending 11/31"]);
     assert_eq!(of("", vec![by_a.clone()], 160), ["a sa silent 11/31"]);
     assert_eq!(of("1970-03-20", vec![by_a.clone()], 160), ["b sa silent 11/31"]);
+    // In two accounts: each is told of the time in which its own member spoke, or had spoken last.
+    let apart = [
+        "C8000V,a,sa,va,1970-01-01,,none,slp,,partner",
+        "C8000V,b,sb,vb,1970-01-01,,none,slp,,partner",
+    ];
+    let later = ("b", pair(heard(1, 95, TAG, &[(75, 90, 1)]), &["a", "b"]));
+    let both = vec![by_a.clone(), later];
+    assert_eq!(march(&apart, both, 100), ["b sa gap 11/16", "b sb covered 15/15"]);
     // They parted: each covers its own.
     let alone = ("b", heard(2, 95, TAG, &[(70, 90, 2)]));
     let still = ("a", heard(2, 95, TAG, &[(70, 80, 2)]));

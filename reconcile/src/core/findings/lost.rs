@@ -10,7 +10,7 @@ use schemas::programme::{DNA_HSEC_RELEASE, Family, HSECK9, is_dna_hsec};
 use schemas::udi::Udi;
 
 use super::{Finding, ID_GAP_MAX, REPORTS_MAX};
-use crate::core::history::{Fleet, Heard, Pi, Refused};
+use crate::core::history::{Fleet, Heard, Pi, Refused, by_holder};
 
 /// R10.9: what a source sent that may not.
 pub(super) fn refused(pi: &Pi<'_>, fleet: &Fleet<'_>) -> Vec<Finding> {
@@ -116,11 +116,13 @@ pub fn convertible(fleet: &Fleet<'_>, book: &Book, at: EpochSeconds) -> Vec<Find
     for (udi, reports) in &fleet.history.heard {
         let pi = fleet.pi(udi);
         let family = pi.family.map(|row| row.family);
+        let holders = pi.holders();
         for heard in reports {
-            let Some(account) = pi.account_at(heard.first_at()) else { continue };
-            if heard.peak() > 0 {
-                used.insert((account, &heard.tag));
+            for of in heard.consuming() {
+                let held = by_holder(&holders, (of.start, of.end));
+                used.extend(held.into_iter().filter_map(|(by, _)| Some((by?, &*heard.tag))));
             }
+            let Some(account) = pi.account_at(heard.first_at()) else { continue };
             let knows = heard.release().is_some_and(|r| r >= DNA_HSEC_RELEASE)
                 && matches!(family, Some(Family::Isr1000 | Family::Isr4000));
             if knows {
