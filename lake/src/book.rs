@@ -155,14 +155,32 @@ pub async fn each_trust_code(
     take: &mut (dyn FnMut(&TrustCode) + Send),
 ) -> Result<Option<u64>> {
     let Some(table) = lake.table(TABLE).await? else { return Ok(None) };
+    each_code_of(&table, take).await?;
+    Ok(Some(table.version()))
+}
+
+/// The same of an earlier book; false if there is none of that version any more.
+///
+/// # Errors
+/// As [`each_trust_code`].
+pub async fn each_trust_code_at(
+    lake: &Lake,
+    version: u64,
+    take: &mut (dyn FnMut(&TrustCode) + Send),
+) -> Result<bool> {
+    let Some(table) = lake.table_at(TABLE, version).await? else { return Ok(false) };
+    each_code_of(&table, take).await?;
+    Ok(true)
+}
+
+async fn each_code_of(table: &Table, take: &mut (dyn FnMut(&TrustCode) + Send)) -> Result<()> {
     let of_batch = &mut |batch: &RecordBatch| {
         let mut cells = BTreeMap::new();
         take_rows(batch, &mut cells)?;
         book_of(&cells)?.trust_codes.iter().for_each(&mut *take);
         Ok(())
     };
-    each_batch(&table, Some(TRUST_CODES), of_batch).await?;
-    Ok(Some(table.version()))
+    each_batch(table, Some(TRUST_CODES), of_batch).await
 }
 
 /// The newest book, from a copy of its cells that is kept in a folder where there is one, for questions that

@@ -31,7 +31,7 @@ use url::Url;
 
 pub use book::{
     Import, StoredBook, TABLE as BOOK, book_stands_at, book_that_stood_at, book_version,
-    each_trust_code, load_book, load_book_kept, save_book, take_back_book,
+    each_trust_code, each_trust_code_at, load_book, load_book_kept, save_book, take_back_book,
 };
 pub use error::LakeError;
 pub use maintain::{Optimized, Vacuumed};

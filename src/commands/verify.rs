@@ -104,7 +104,7 @@ fn check(
         let judging = super::judging(&lake, config, runtime)?;
         let bar = output::spinner(config.quiet, "{spinner} {pos} reports checked, {elapsed}");
         let mut progress = |n: u64| bar.set_position(n);
-        let rechecked = runtime.block_on(recheck(&table, &judging, &mut progress));
+        let rechecked = runtime.block_on(recheck(&lake, &table, &judging, &mut progress));
         bar.finish_and_clear();
         let rechecked = rechecked.context("cannot check the journal")?;
         report.say(

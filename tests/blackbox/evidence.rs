@@ -402,3 +402,21 @@ fn signatures_checked_together_are_those_checked_one_by_one() {
     );
     assert_eq!(together, one_by_one);
 }
+
+/// What was accepted by a trust code that the book has no more is as good as it was.
+#[test]
+fn reports_are_checked_by_trust_codes_of_earlier_books() {
+    let place = Place::with_fleet(&["--reports", "400", "--devices", "40"]);
+    place.ok(3, &["-q", "ingest", "files", "fleet/reports"]);
+    place.ok(0, &["-q", "verify"]);
+    let path = place.path("fleet/book/trust_codes.csv");
+    let codes = std::fs::read_to_string(&path).unwrap();
+    let (head, rows) = codes.split_once('\n').unwrap();
+    let half: Vec<&str> = rows.lines().step_by(2).collect();
+    for kept in [half.join("\n"), String::new()] {
+        std::fs::write(&path, format!("{head}\n{kept}")).unwrap();
+        place.ok(0, &["-q", "book", "import", "fleet/book"]);
+        let verified = place.ok(0, &["-q", "verify"]);
+        assert!(!verified.contains(" 0 signatures verified"), "{verified}");
+    }
+}

@@ -21,7 +21,7 @@ use super::rows::{Row, Rows};
 use super::takeup::{TakeUpError, in_types_of, unread};
 use super::trust::{self, Newest};
 use crate::core::decode::{ReportLimits, decode};
-use crate::core::keyring::TrustFact;
+use crate::core::keyring::{Keyring, TrustFact};
 use crate::core::mediate::{Checked, Rules, SignedParts, check_signature, signed_parts};
 use crate::core::report::{DecodedReport, Judged, Readings};
 
@@ -64,12 +64,14 @@ const DERIVED: &[&str] = &[
     "measurements",
 ];
 
-/// Decodes every row of the journal anew and verifies the accepted ones, up to the first that differs.
-/// `progress` is told how many were looked at.
+/// Decodes every row of the journal anew and verifies the accepted ones, up to the first that differs: by the trust
+/// codes on record, and where they do not, by those that earlier books had. `progress` is told how many were
+/// looked at.
 ///
 /// # Errors
 /// If the journal cannot be read.
 pub async fn recheck(
+    lake: &Lake,
     journal: &Table,
     judging: &Judging,
     progress: &mut dyn FnMut(u64),
@@ -87,9 +89,20 @@ pub async fn recheck(
     let rows = session.read_table(provider).and_then(|rows| rows.select_columns(&names));
     let mut rows = rows.map_err(unread)?.execute_stream().await.map_err(unread)?;
     let mut checked = Rechecked::default();
+    // Keys that are on record no more, once one is missed.
+    let (mut earlier, mut is_looked_for) = (Vec::new(), false);
     while let Some(batch) = rows.next().await {
         let batch = in_types_of(&schema, &batch.map_err(unread)?)?;
-        checked.difference = recheck_rows(&batch, judging, &mut checked)?;
+        let mut so_far = checked.clone();
+        so_far.difference = recheck_rows(&batch, judging, &earlier, &mut so_far)?;
+        if so_far.difference.as_ref().is_some_and(|row| row.column == "signature") && !is_looked_for
+        {
+            is_looked_for = true;
+            earlier = trust::withdrawn(lake).await?;
+            so_far = checked.clone();
+            so_far.difference = recheck_rows(&batch, judging, &earlier, &mut so_far)?;
+        }
+        checked = so_far;
         progress(checked.reports);
         if checked.difference.is_some() {
             break;
@@ -101,6 +114,7 @@ pub async fn recheck(
 fn recheck_rows(
     rows: &RecordBatch,
     judging: &Judging,
+    earlier: &[Keyring],
     checked: &mut Rechecked,
 ) -> Result<Option<RowDifference>> {
     let arrivals = arrivals_of(rows, judging)?;
@@ -112,8 +126,15 @@ fn recheck_rows(
             Decoded::Refused(refused) => (refused.readings, None),
             Decoded::Good { report, .. } => {
                 let is_accepted = dispositions.value(i) == Disposition::Accepted.as_str();
-                let signature =
-                    is_accepted.then(|| check_signature(&report, &judging.keyring, &judging.rules));
+                let by = |keyring| check_signature(&report, keyring, &judging.rules);
+                let signature = is_accepted.then(|| match by(&judging.keyring) {
+                    Checked::Suspend(reason) => {
+                        let verifies = |checked: &Checked| matches!(checked, Checked::Status(_));
+                        let earlier = earlier.iter().map(by).find(verifies);
+                        earlier.unwrap_or(Checked::Suspend(reason))
+                    }
+                    status => status,
+                });
                 (report.readings, signature)
             }
         })

@@ -7,6 +7,7 @@
 //! trust code is kept as well, with what is wrong with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -17,7 +18,10 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::StreamExt as _;
-use lake::{Lake, LakeError, Layout, StoredBook, Table, book_version, each_trust_code, load_book};
+use lake::{
+    Lake, LakeError, Layout, StoredBook, Table, book_version, each_trust_code, each_trust_code_at,
+    load_book,
+};
 use schemas::book::{Book, Cells, TrustCode};
 use schemas::period::EpochSeconds;
 use schemas::trust::{SCHEMA, TABLE, columns};
@@ -153,6 +157,50 @@ pub async fn load_keyring(lake: &Lake) -> Result<(Keyring, Option<u64>), LakeErr
     let book_version = each_trust_code(lake, &mut |code| codes.add(code)).await?;
     load(lake).await?.iter().for_each(|code| codes.add(code));
     Ok((Keyring::of(codes), book_version))
+}
+
+/// Books that are looked through for trust codes that are in the newest one no more.
+const BOOKS_MAX: usize = 1000;
+
+/// Keys that earlier books had and the newest one has not, a keyring for each such book, the latest first: a report
+/// that was accepted by one of them is as good as it was. A book that a vacuum took is passed over.
+///
+/// # Errors
+/// If the store fails.
+pub async fn withdrawn(lake: &Lake) -> Result<Vec<Keyring>, LakeError> {
+    let name = |code: &TrustCode| {
+        let mut hasher = DefaultHasher::new();
+        (&code.udi, &code.public_key, code.valid_from, code.valid_to).hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut held: HashSet<u64> = HashSet::new();
+    let newest = each_trust_code(lake, &mut |code| _ = held.insert(name(code))).await?;
+    let mut rings = Vec::new();
+    let mut before: Vec<u64> = Vec::new();
+    for version in (0..newest.unwrap_or(0)).rev().take(BOOKS_MAX) {
+        let mut codes: HashMap<Udi, Vec<TrustCode>> = HashMap::new();
+        let mut gone: HashSet<Udi> = HashSet::new();
+        // Of a device that misses one all: where one ends depends on the next.
+        let mut take = |code: &TrustCode| {
+            if !held.contains(&name(code)) {
+                gone.insert(code.udi.clone());
+            }
+            codes.entry(code.udi.clone()).or_default().push(code.clone());
+        };
+        if let Err(error) = each_trust_code_at(lake, version, &mut take).await {
+            tracing::debug!(%error, version, "an earlier book is passed over");
+            continue;
+        }
+        codes.retain(|udi, _| gone.contains(udi));
+        let codes: Vec<TrustCode> = codes.into_values().flatten().collect();
+        let mut names: Vec<u64> = codes.iter().map(name).collect();
+        names.sort_unstable();
+        if !codes.is_empty() && names != before {
+            rings.push(Keyring::new(&codes));
+        }
+        before = names;
+    }
+    Ok(rings)
 }
 
 /// What a keyring is made of beside a book: keys that came over Kafka, and which book is the newest.
