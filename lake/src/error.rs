@@ -59,6 +59,14 @@ impl LakeError {
         LakeError::Query { table: table.to_owned(), source: Box::new(source) }
     }
 
+    /// True of a merge whose files others exchanged each time that it was tried.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        use deltalake::DeltaTableError::Transaction;
+        use deltalake::kernel::transaction::TransactionError::CommitConflict;
+        matches!(self, LakeError::Delta { source, .. } if matches!(**source, Transaction { source: CommitConflict(_) }))
+    }
+
     /// True if the failure lies in the world (a store out of reach), not in what was asked.
     #[must_use]
     pub fn retry(&self) -> bool {

@@ -55,14 +55,23 @@ pub struct Vacuumed {
 }
 
 impl Table {
-    /// Merges small files into larger ones and writes a checkpoint. Rows stay as they are, readers of
-    /// older versions keep their files, writers go on: what they append meanwhile is not touched.
+    /// Merges small files into larger ones, those of one partition if one is named, and writes a checkpoint. Rows stay as
+    /// they are, readers of older versions keep their files, writers go on: what they append meanwhile is not
+    /// touched.
     ///
     /// # Errors
-    /// If the store fails, or others exchanged its files each time that it was tried.
-    pub async fn optimize(&mut self, target_bytes: NonZeroU64) -> Result<Optimized> {
+    /// If the store fails, or others exchanged its files each time that it was tried ([`LakeError::is_overtaken`]).
+    pub async fn optimize(
+        &mut self,
+        partition: Option<(&str, &str)>,
+        target_bytes: NonZeroU64,
+    ) -> Result<Optimized> {
         let rows = self.row_group_rows();
-        let merge = async |delta| merge_of(delta, target_bytes, rows).await;
+        let filters: Vec<_> = partition
+            .map(|(column, value)| (column, FilterOp::Eq, FilterValue::Scalar(value)))
+            .into_iter()
+            .collect();
+        let merge = async |delta| merge_of(delta, target_bytes, rows).with_filters(&filters).await;
         let (delta, metrics) = self.settled("optimize", merge).await?;
         self.merged(delta, &metrics).await
     }

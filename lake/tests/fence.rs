@@ -168,7 +168,7 @@ async fn files_are_merged_while_others_append() {
     }
     let (mut upkeep, reader) = (one.clone(), one.clone());
     // The writer does not know of the merge yet, nor of the commit that seals what was merged.
-    let merged = upkeep.optimize(NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
+    let merged = upkeep.optimize(None, NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
     assert_eq!((merged.files_removed, merged.files_added), (12, 1));
     assert_eq!(append_from(&mut one, &[12], Some(11), 12).await, Appended::Stale);
     one.refresh().await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reconcile::shell::ledger::pinned_versions;
+use schemas::disposition::Disposition::{Accepted, Duplicate, Suspended};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Failure, Outcome};
@@ -35,7 +36,7 @@ pub fn optimize(
             let accepted = (schemas::journal::PARTITION_COLUMN, "accepted");
             let done = runtime
                 .block_on(table.cluster(accepted, "udi_serial", target))
-                .context("the journal is as it was")?;
+                .context("the journal holds what it did, clustered or not")?;
             rows.push(vec![
                 "journal, accepted".to_owned(),
                 done.files_removed.to_string(),
@@ -43,14 +44,41 @@ pub fn optimize(
                 done.version.to_string(),
             ]);
         }
-        let done = runtime
-            .block_on(table.optimize(target))
-            .with_context(|| format!("table {name} is as it was, or merged in part"))?;
+        // Each by itself: suspended reports that are judged again meanwhile hold up nothing else.
+        let parts: Vec<Option<(&str, &str)>> = match name {
+            schemas::journal::TABLE => [Accepted, Duplicate, Suspended]
+                .map(|of| Some((schemas::journal::PARTITION_COLUMN, of.as_str())))
+                .to_vec(),
+            _ => vec![None],
+        };
+        let (mut removed, mut added) = (0, 0);
+        for part in parts {
+            match runtime.block_on(table.optimize(part, target)) {
+                Ok(done) => {
+                    removed += done.files_removed;
+                    added += done.files_added;
+                }
+                Err(error) if error.is_overtaken() && part.is_some() => {
+                    let what = part.map_or(name, |(_, of)| of);
+                    output::note(
+                        config.quiet,
+                        &format!(
+                            "files of {what} reports were exchanged all the while; they are merged the next time"
+                        ),
+                    );
+                    runtime.block_on(table.refresh())?;
+                }
+                Err(error) => {
+                    let what = format!("table {name} is merged in part, or not at all");
+                    return Err(anyhow::Error::new(error).context(what).into());
+                }
+            }
+        }
         rows.push(vec![
             name.to_owned(),
-            done.files_removed.to_string(),
-            done.files_added.to_string(),
-            done.version.to_string(),
+            removed.to_string(),
+            added.to_string(),
+            table.version().to_string(),
         ]);
     }
     output::rows(

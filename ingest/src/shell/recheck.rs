@@ -1,9 +1,10 @@
 //! What is kept, looked at again: the journal's columns against the bytes beside them, and signatures.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Decimal128Type, Schema};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -91,6 +92,7 @@ pub async fn recheck(
     let mut checked = Rechecked::default();
     // Keys that are on record no more, once one is missed.
     let (mut earlier, mut is_looked_for) = (Vec::new(), false);
+    let mut accepted: Vec<u64> = Vec::new();
     while let Some(batch) = rows.next().await {
         let batch = in_types_of(&schema, &batch.map_err(unread)?)?;
         let mut so_far = checked.clone();
@@ -103,12 +105,50 @@ pub async fn recheck(
             so_far.difference = recheck_rows(&batch, judging, &earlier, &mut so_far)?;
         }
         checked = so_far;
+        accepted.extend(accepted_of(&batch)?);
         progress(checked.reports);
         if checked.difference.is_some() {
             break;
         }
     }
+    accepted.sort_unstable();
+    if checked.difference.is_none() && accepted.windows(2).any(|pair| pair[0] == pair[1]) {
+        checked.difference = accepted_twice(&session, journal).await?;
+    }
     Ok(checked)
+}
+
+/// A word for each accepted report of some rows: equal ones are asked for by name.
+fn accepted_of(rows: &RecordBatch) -> Result<Vec<u64>> {
+    let [pids, serials, dispositions] =
+        ["udi_pid", "udi_serial", "disposition"].map(|name| rows[name].as_string::<i32>());
+    let ids = rows["report_id"].as_primitive::<Decimal128Type>();
+    let word = |i: usize| {
+        let mut hasher = DefaultHasher::new();
+        (pids.value(i), serials.value(i), ids.value(i)).hash(&mut hasher);
+        hasher.finish()
+    };
+    let is_accepted = |i: &usize| dispositions.value(*i) == Disposition::Accepted.as_str();
+    Ok((0..rows.num_rows()).filter(is_accepted).map(word).collect())
+}
+
+/// A report that is accepted more than once, whatever its rows say.
+async fn accepted_twice(
+    session: &SessionContext,
+    journal: &Table,
+) -> Result<Option<RowDifference>> {
+    session.register_table("accepted_twice", journal.provider(session).await?).map_err(unread)?;
+    let query = "SELECT udi_pid || ':' || udi_serial || ', report ' || CAST(report_id AS VARCHAR), \
+                 CAST(count(*) AS VARCHAR) FROM accepted_twice WHERE disposition = 'accepted' \
+                 GROUP BY udi_pid, udi_serial, report_id HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
+    let found = session.sql(query).await.map_err(unread)?.collect().await.map_err(unread)?;
+    let Some(row) = found.iter().find(|rows| rows.num_rows() > 0) else { return Ok(None) };
+    Ok(Some(RowDifference {
+        place: shown(row.column(0), 0),
+        column: "disposition".to_owned(),
+        expected: "accepted once".to_owned(),
+        found: format!("accepted {} times", shown(row.column(1), 0)),
+    }))
 }
 
 fn recheck_rows(

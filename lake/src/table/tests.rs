@@ -117,7 +117,7 @@ async fn a_merge_goes_on_when_a_file_was_exchanged_meanwhile() {
     let other = Arc::new(Int64Array::from(vec![10]));
     let other = RecordBatch::try_new(schema, vec![other]).unwrap();
     writer.exchange(&[first], &[other]).await.unwrap();
-    let merged = upkeep.optimize(std::num::NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
+    let merged = upkeep.optimize(None, std::num::NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
     assert_eq!((merged.files_added, merged.files_removed), (1, 3));
     assert_eq!(numbers_of(&upkeep).await, [2, 3, 10]);
 }
@@ -174,7 +174,7 @@ async fn two_merges_at_once_double_no_row() {
             if cluster {
                 table.cluster(("kind", "a"), "number", size).await.unwrap();
             } else {
-                table.optimize(size).await.unwrap();
+                table.optimize(None, size).await.unwrap();
             }
         }
         let held: Vec<i64> = (0..3 * (round + 1)).collect();
@@ -189,7 +189,7 @@ async fn two_merges_at_once_double_no_row() {
     let held = numbers_of(&late).await;
     let foreign = lake.table("t").await.unwrap().unwrap().delta;
     foreign.clone().optimize().with_target_size(size).await.unwrap();
-    late.optimize(size).await.unwrap();
+    late.optimize(None, size).await.unwrap();
     assert_eq!(numbers_of(&late).await, held);
     foreign.optimize().with_target_size(size).await.unwrap();
     late.refresh().await.unwrap();

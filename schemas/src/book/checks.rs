@@ -214,7 +214,8 @@ fn charged_prices(book: &Book, places: &Places, is_new: bool, errors: &mut Vec<B
         let item = items.get(tag.as_str()).copied().unwrap_or(tag);
         accounts_by_price.entry((plan, item)).or_default().insert(account);
     }
-    let mut by_charge: BTreeMap<(&str, &str, &str), Vec<(&Price, u64)>> = BTreeMap::new();
+    // The prices of each plan, item and charge, with the line of each.
+    let mut by_charge: BTreeMap<_, Vec<(&Price, u64)>> = BTreeMap::new();
     for (price, lines) in book.prices.iter().zip(&places.price_lines) {
         let key = (price.plan.as_str(), price.item.as_str());
         by_charge.entry((key.0, key.1, price.charge.as_str())).or_default().push((price, lines[0]));
