@@ -420,3 +420,37 @@ fn reports_are_checked_by_trust_codes_of_earlier_books() {
         assert!(!verified.contains(" 0 signatures verified"), "{verified}");
     }
 }
+
+/// Rows that came into the journal twice, by whatever way, are found, though each of them is as it was written.
+#[test]
+fn a_report_that_is_accepted_twice_is_found() {
+    let place = Place::with_fleet(&["--reports", "200", "--devices", "20"]);
+    place.ok(3, &["-q", "ingest", "files", "fleet/reports"]);
+    place.ok(0, &["-q", "verify"]);
+    let log = place.path("lake/journal/_delta_log");
+    let mut commits: Vec<_> = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect();
+    commits.sort();
+    let (commit, add) = commits
+        .iter()
+        .find_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let add = text.lines().find(|l| l.contains("\"add\"") && l.contains("=accepted/"))?;
+            Some((path.clone(), add.to_owned()))
+        })
+        .unwrap();
+    assert_eq!(Some(&commit), commits.last(), "one commit of rows");
+    let action: serde_json::Value = serde_json::from_str(&add).unwrap();
+    let path = action["add"]["path"].as_str().unwrap();
+    let copy = path.replace("/part-", "/part-copy-");
+    let table = place.path("lake/journal");
+    std::fs::copy(table.join(path), table.join(&copy)).unwrap();
+    let next = format!("{:020}.json", commits.len());
+    std::fs::write(log.join(next), add.replace(path, &copy)).unwrap();
+    let ran = place.run(&["-q", "verify", "--format", "csv"]);
+    assert_eq!(ran.status, 3, "{}{}", ran.stdout, ran.stderr);
+    assert!(format!("{}{}", ran.stdout, ran.stderr).contains("accepted 2 times"), "{}", ran.stdout);
+}

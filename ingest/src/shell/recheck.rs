@@ -140,7 +140,8 @@ async fn accepted_twice(
     session.register_table("accepted_twice", journal.provider(session).await?).map_err(unread)?;
     let query = "SELECT udi_pid || ':' || udi_serial || ', report ' || CAST(report_id AS VARCHAR), \
                  CAST(count(*) AS VARCHAR) FROM accepted_twice WHERE disposition = 'accepted' \
-                 GROUP BY udi_pid, udi_serial, report_id HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
+                 GROUP BY udi_pid, udi_serial, report_id HAVING count(*) > 1 \
+                 ORDER BY udi_pid, udi_serial, report_id LIMIT 1";
     let found = session.sql(query).await.map_err(unread)?.collect().await.map_err(unread)?;
     let Some(row) = found.iter().find(|rows| rows.num_rows() > 0) else { return Ok(None) };
     Ok(Some(RowDifference {
