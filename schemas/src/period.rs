@@ -142,6 +142,8 @@ impl Moment {
     }
 }
 
+/// 2000-01-01T00:00:00Z: what starts earlier is refused (contract 1.3).
+pub const EARLIEST: EpochSeconds = 946_684_800;
 /// 9999-12-31T23:59:59Z.
 const LATEST: EpochSeconds = 253_402_300_799;
 

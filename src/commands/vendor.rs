@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use reconcile::core::tieout::{Grain, Sums, Tie, TieKey, ours, tie_out};
 use reconcile::shell::run;
+use schemas::book::Lines;
 use schemas::period::Period;
 use schemas::quantity::{AMOUNT_SCALE, QUANTITY_SCALE, decimal_text};
 use serde::Deserialize;
@@ -153,10 +154,12 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
         .filter(u8::is_ascii)
         .ok_or_else(|| anyhow!("the mapping's delimiter is no ASCII character"))?;
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
-    let mut csv = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(&bytes[..]);
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let mut csv = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
+    let mut lines = Lines::new(bytes);
     let head = csv.headers().with_context(|| format!("{name}, line 1"))?.clone();
     let place = |column: &str| {
-        head.iter().position(|h| h.trim_start_matches('\u{feff}') == column).ok_or_else(|| {
+        head.iter().position(|h| h == column).ok_or_else(|| {
             let all: Vec<&str> = head.iter().collect();
             anyhow!(
                 "{name} has no column '{column}', which the mapping names; it has {}",
@@ -173,7 +176,7 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
     let mut sums: BTreeMap<TieKey, Sums> = BTreeMap::new();
     for record in csv.records() {
         let record = record.with_context(|| format!("{name} is no CSV"))?;
-        let line = record.position().map_or(0, |at| line_of(&bytes, at));
+        let line = lines.of(record.position().map_or(0, csv::Position::byte));
         let cell = |at: usize| record.get(at).unwrap_or_default().trim();
         let maybe = |at: Option<usize>| at.map(cell).unwrap_or_default().to_owned();
         let number = |at: usize, scale: u8| {
@@ -198,14 +201,6 @@ fn read(path: &Path, mapping: &Mapping) -> anyhow::Result<BTreeMap<TieKey, Sums>
         sum.amount += number(amount, AMOUNT_SCALE)?;
     }
     Ok(sums)
-}
-
-/// The line on which a record begins: the reader stands behind the record before it, in front of the rest of that one's
-/// end and of blank lines.
-fn line_of(bytes: &[u8], at: &csv::Position) -> u64 {
-    let rest = usize::try_from(at.byte()).ok().and_then(|start| bytes.get(start..)).unwrap_or(&[]);
-    let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-    at.line() + ends.filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// A decimal as an integer of a scale; at most 18 digits before the point.
@@ -241,8 +236,7 @@ mod tests {
     fn lines(text: &str) -> Vec<u64> {
         let mut csv = csv::Reader::from_reader(text.as_bytes());
         csv.headers().unwrap();
-        csv.records()
-            .map(|record| line_of(text.as_bytes(), record.unwrap().position().unwrap()))
-            .collect()
+        let mut lines = Lines::new(text.as_bytes());
+        csv.records().map(|record| lines.of(record.unwrap().position().unwrap().byte())).collect()
     }
 }

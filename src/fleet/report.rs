@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use schemas::disposition::Reason;
 use schemas::key::Algorithm;
-use schemas::period::{EpochSeconds, Period};
+use schemas::period::{EARLIEST, EpochSeconds, Period};
 use serde_json::{Value, json};
 
 use super::keys::Keys;
@@ -88,9 +88,6 @@ impl Fault {
         }
     }
 }
-
-/// 2000-01-01: what starts earlier is refused (contract 1.3).
-const EARLIEST: EpochSeconds = 946_684_800;
 
 pub struct Fleet {
     pub seed: u64,

@@ -4,24 +4,30 @@ use arrow::datatypes::{DataType, Field, Schema};
 use super::*;
 use crate::{Lake, Layout};
 
+/// Numbers, divided by kind.
+fn of_kinds() -> Layout {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("number", DataType::Int64, true),
+    ]));
+    Layout { schema, partition_columns: &["kind"], statistics: &["number"] }
+}
+
+fn of_kind_a(number: i64) -> RecordBatch {
+    let columns: Vec<arrow::array::ArrayRef> =
+        vec![Arc::new(StringArray::from(vec!["a"])), Arc::new(Int64Array::from(vec![number]))];
+    RecordBatch::try_new(of_kinds().schema, columns).unwrap()
+}
+
 /// However long a writer goes on, what it has of its table stays short, and is the table.
 #[tokio::test]
 async fn a_state_is_read_anew_now_and_then() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("kind", DataType::Utf8, false),
-        Field::new("number", DataType::Int64, true),
-    ]));
-    let layout =
-        Layout { schema: schema.clone(), partition_columns: &["kind"], statistics: &["number"] };
-    let mut writer = lake.ensure("t", &layout).await.unwrap();
+    let mut writer = lake.ensure("t", &of_kinds()).await.unwrap();
     let mut reader = lake.table("t").await.unwrap().unwrap();
     for number in 0..2 * i64::try_from(ADDED_MAX).unwrap() + 20 {
-        let kind = StringArray::from(vec!["a"]);
-        let columns: Vec<arrow::array::ArrayRef> =
-            vec![Arc::new(kind), Arc::new(Int64Array::from(vec![number]))];
-        let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let rows = of_kind_a(number);
         let fence = Fence {
             source: "s".to_owned(),
             stands_on: (number > 0).then(|| number - 1),
@@ -146,22 +152,12 @@ async fn numbers_of(table: &Table) -> Vec<i64> {
 async fn two_merges_at_once_double_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("kind", DataType::Utf8, false),
-        Field::new("number", DataType::Int64, true),
-    ]));
-    let layout =
-        Layout { schema: schema.clone(), partition_columns: &["kind"], statistics: &["number"] };
-    let mut writer = lake.ensure("t", &layout).await.unwrap();
+    let mut writer = lake.ensure("t", &of_kinds()).await.unwrap();
     let size = std::num::NonZeroU64::new(1 << 20).unwrap();
     let mut next = 0;
     let mut append = async |writer: &mut Table| {
         for _ in 0..3 {
-            let kind = StringArray::from(vec!["a"]);
-            let columns: Vec<arrow::array::ArrayRef> =
-                vec![Arc::new(kind), Arc::new(Int64Array::from(vec![next]))];
-            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
-            writer.append_once(&[rows]).await.unwrap();
+            writer.append_once(&[of_kind_a(next)]).await.unwrap();
             next += 1;
         }
     };

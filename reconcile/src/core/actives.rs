@@ -5,7 +5,7 @@
 //! that is left, the first by name.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
@@ -47,7 +47,9 @@ impl<'a> Actives<'a> {
                 }
             }
         }
-        let is_retired = |udi: &Udi| fleet.pi(udi).retired_at(at).is_some();
+        let is_gone = |udi: &&Udi| fleet.pi(udi).retired_at(at).is_some();
+        let retired: HashSet<&Udi> = groups.keys().filter(is_gone).collect();
+        let is_retired = |udi: &Udi| retired.contains(udi);
         // Whoever reports for a PI spoke after it, so its own active is known by then.
         let mut members: Vec<&Udi> = groups.keys().collect();
         members.sort_unstable_by_key(|udi| (Reverse(last.get(udi)), *udi));

@@ -83,6 +83,12 @@ pub fn coverage(
             of_group.entry(*group).or_default().push(udi);
         }
     }
+    // The months of all accounts, which begin and end by their own zones.
+    let spans = || months.iter().map(|month| month.span).chain([utc]);
+    let whole = Span {
+        start: spans().map(|span| span.start).min().unwrap_or(utc.start),
+        end: spans().map(|span| span.end).max().unwrap_or(utc.end),
+    };
     let active_of: HashMap<&Udi, &Udi> =
         deadlines.iter().filter_map(|d| Some((&d.udi, d.active.as_ref()?))).collect();
     let mut all = Vec::new();
@@ -116,9 +122,13 @@ pub fn coverage(
         let mut by_tag: BTreeMap<&str, Vec<(&Udi, &Heard)>> = BTreeMap::new();
         let members = groups.get(udi).and_then(|group| of_group.get(group));
         let own = [udi];
+        let mut holders: HashMap<&Udi, Holders> = HashMap::from([(udi, pi.holders())]);
         for member in members.map_or(&own[..], Vec::as_slice) {
             // Members that parted from it answer for themselves, but for what they reported of it.
             let answers = *member == udi || active_of.get(*member) == Some(&udi);
+            if *member != udi {
+                holders.insert(*member, fleet.pi(member).holders());
+            }
             for heard in fleet.history.heard.get(*member).into_iter().flatten() {
                 let is_of_it = answers || heard.ha.iter().any(|named| named.udi == *udi);
                 if is_of_it && !heard.uses.is_empty() {
@@ -126,13 +136,9 @@ pub fn coverage(
                 }
             }
         }
-        let mut holders: HashMap<&Udi, Holders> = HashMap::new();
         for (tag, reports) in by_tag {
-            for (speaker, _) in &reports {
-                holders.entry(*speaker).or_insert_with(|| fleet.pi(speaker).holders());
-            }
-            holders.entry(udi).or_insert_with(|| pi.holders());
-            all.extend(of_tag(&pi, fleet, deadline, tag, &reports, (&holders, &month_of), at));
+            let of = (whole, &month_of as &dyn Fn(_) -> _);
+            all.extend(of_tag(&pi, fleet, deadline, (tag, &reports), &holders, of, at));
         }
     }
     all
@@ -154,15 +160,18 @@ fn of_tag(
     pi: &Pi<'_>,
     fleet: &Fleet<'_>,
     deadline: &Deadline,
-    tag: &str,
-    reports: &[(&Udi, &Heard)],
-    (holders, month_of): (&HashMap<&Udi, Holders>, &dyn Fn(Option<usize>) -> Span),
+    (tag, reports): (&str, &[(&Udi, &Heard)]),
+    holders: &HashMap<&Udi, Holders>,
+    (whole, month_of): (Span, &dyn Fn(Option<usize>) -> Span),
     at: EpochSeconds,
 ) -> Vec<Coverage> {
     let consuming = reports.iter().flat_map(|(_, r)| r.consuming());
     let Some(first_use) = consuming.map(|of| of.start).min() else { return Vec::new() };
     let retired = pi.retired_at(at);
-    let end = at.min(retired.unwrap_or(EpochSeconds::MAX));
+    let end = whole.end.min(at).min(retired.unwrap_or(EpochSeconds::MAX));
+    if first_use.max(whole.start) >= end {
+        return Vec::new();
+    }
     let mut uses: Vec<(Use, &Udi, &Heard)> = reports
         .iter()
         .flat_map(|(udi, heard)| heard.uses.iter().map(|of| (*of, *udi, *heard)))

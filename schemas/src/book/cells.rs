@@ -164,7 +164,7 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
     let mut record = ByteRecord::new();
     let mut order: Option<Vec<usize>> = None;
     let mut cells = Cells::default();
-    let mut lines = Lines { bytes, at: 0, line: 1 };
+    let mut lines = Lines::new(bytes);
     loop {
         match reader.read_byte_record(&mut record) {
             Ok(false) => break,
@@ -215,17 +215,22 @@ pub fn parse_csv(spec: &TableSpec, bytes: &[u8], errors: &mut Vec<BookError>) ->
     cells
 }
 
-/// Numbers the lines of a file. The reader's own numbers are too low where lines end in CRLF, or are blank.
-struct Lines<'a> {
+/// Numbers the lines of a CSV file. The reader's own numbers are too low where lines end in CRLF, or are blank.
+pub struct Lines<'a> {
     bytes: &'a [u8],
     /// So far lines were counted.
     at: usize,
     line: u64,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Lines<'a> {
+        Lines { bytes, at: 0, line: 1 }
+    }
+
     /// The line of the record that starts at a byte, or behind line ends that stand there; they come in their order.
-    fn of(&mut self, byte: u64) -> u64 {
+    pub fn of(&mut self, byte: u64) -> u64 {
         let start = usize::try_from(byte).unwrap_or(usize::MAX);
         while let Some(byte) = self.bytes.get(self.at) {
             let is_end = matches!(byte, b'\r' | b'\n');

@@ -16,7 +16,7 @@ use std::fmt;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
-pub use cells::{Cells, RowCells, parse_csv};
+pub use cells::{Cells, Lines, RowCells, parse_csv};
 pub use columns::{TABLES, TableSpec};
 pub use tables::{NamedTable, as_tables, prices_as_written};
 

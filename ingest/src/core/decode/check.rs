@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemas::disposition::Reason;
 use schemas::journal::ENTITLEMENT_METRIC;
-use schemas::period::EpochSeconds;
+use schemas::period::{EARLIEST, EpochSeconds};
 use schemas::udi::{IDENTIFIER_BYTES_MAX, Udi};
 
 use super::Refusal;
@@ -14,8 +14,6 @@ use crate::core::report::{DecodedReport, Measurement, Metric, OuterSignature, Re
 
 /// A count is exact in every JSON implementation up to here.
 const COUNT_MAX: i64 = 1 << 53;
-/// 2000-01-01T00:00:00Z: no measurement is older.
-const EARLIEST: EpochSeconds = 946_684_800;
 /// A device's clock may run ahead by a day.
 const CLOCK_AHEAD_MAX: EpochSeconds = 24 * 3600;
 

@@ -146,7 +146,10 @@ impl Connection {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
-            .set("partition.assignment.strategy", "cooperative-sticky");
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // Tells when a topic was deleted and made anew under the same name.
+            .set("debug", "topic")
+            .set_log_level(RDKafkaLogLevel::Debug);
         // What waits in the client is bounded: the rows are what memory is for. What is fetched at once is counted
         // as it was compressed, and is five to ten times as much when it has come.
         for (key, value) in [
@@ -172,9 +175,7 @@ impl Connection {
     /// # Errors
     /// If the client refuses its settings.
     pub fn join(&self, group: &str) -> Result<BaseConsumer<Context>, SettingsError> {
-        let mut config = self.consumer(group);
-        // Tells when a topic was deleted and made anew under the same name.
-        config.set("debug", "topic").set_log_level(RDKafkaLogLevel::Debug);
+        let config = self.consumer(group);
         BaseConsumer::from_config_and_context(&config, Context::new(self.token_file.clone()))
             .map_err(SettingsError::Client)
     }
@@ -186,7 +187,6 @@ impl Connection {
     pub fn follow(&self, name: &str) -> Result<BaseConsumer<Context>, SettingsError> {
         let mut config = self.consumer(name);
         config.set("enable.partition.eof", "true");
-        config.set("debug", "topic").set_log_level(RDKafkaLogLevel::Debug);
         BaseConsumer::from_config_and_context(&config, Context::new(self.token_file.clone()))
             .map_err(SettingsError::Client)
     }
