@@ -1,16 +1,20 @@
 //! The command line.
 
-use std::path::PathBuf;
-
+mod fleet;
+mod kafka;
 mod serve;
 
-pub use serve::ServeArgs;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use schemas::book::AccountId;
 use schemas::disposition::SignaturePolicy;
 use schemas::finding::{Rule, Severity};
 use schemas::period::{Moment, Period};
+
+pub use self::fleet::{FleetAlgorithm, FleetArgs, FleetCommand, RsaBits};
+pub use self::kafka::{KafkaArgs, RECEIPTS_TOPIC, REPORTS_TOPIC, StreamArgs, TRUST_TOPIC};
+pub use self::serve::ServeArgs;
 
 /// How a command ended that did what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,150 +324,6 @@ pub enum ExportCommand {
         #[arg(long, value_name = "YYYY-MM")]
         period: Period,
     },
-}
-
-#[derive(Subcommand)]
-pub enum FleetCommand {
-    /// Writes book/ and reports/, or sends the reports to Kafka; the same seed gives the same reports
-    #[command(
-        after_help = "Example: rumledger fleet generate --out ./fleet --reports 10000 --devices 200 --seed 7\n         rumledger fleet generate --brokers localhost:9092 --out ./fleet --reports 10000"
-    )]
-    Generate(FleetArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct FleetArgs {
-    /// Folder to write book/ and reports/ to; with --brokers only book/
-    #[arg(long, value_name = "DIR", required_unless_present = "brokers")]
-    pub out: Option<PathBuf>,
-    /// Reports in all, duplicates and broken ones among them
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub reports: u64,
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    pub devices: u64,
-    /// Months that the reports cover
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=120))]
-    pub months: u64,
-    /// The last of them
-    #[arg(long, default_value = "2026-10", value_name = "YYYY-MM")]
-    pub last_month: Period,
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    #[arg(long, value_enum, default_value = "mixed")]
-    pub algorithm: FleetAlgorithm,
-    /// Length of the RSA keys
-    #[arg(long, value_enum, default_value = "2048", value_name = "BITS")]
-    pub rsa_bits: RsaBits,
-    /// Instead of all that: so many product instances of each kind of fault, each in an account of its
-    /// own; faults.csv says what has to be found, deliveries.csv how the folders are taken in
-    #[arg(long, value_name = "N", conflicts_with = "brokers", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub faults: Option<u64>,
-    /// Percent of the reports that are copies of earlier ones
-    #[arg(long, default_value_t = 5, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
-    pub duplicates: u64,
-    /// Percent of the reports that are forged, incomplete or broken
-    #[arg(long, default_value_t = 2, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
-    pub broken: u64,
-    /// Reports in one file
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub per_file: u64,
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-    /// Topic to send the reports to
-    #[arg(long, default_value = REPORTS_TOPIC, env = "RUMLEDGER_TOPIC")]
-    pub topic: String,
-    /// Partitions of the topic, where it has to be made [default: as the broker has it]
-    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=10_000))]
-    pub partitions: Option<i32>,
-    /// Sends in transactions, and so many percent of them twice: aborted first, then committed
-    #[arg(long, default_value_t = 0, value_name = "PCT", value_parser = clap::value_parser!(u64).range(0..=90))]
-    pub abort: u64,
-    /// Sends copies without a key, so that they reach other partitions than what they copy
-    #[arg(long)]
-    pub scatter: bool,
-}
-
-/// The topics of contract 1.4.
-pub const REPORTS_TOPIC: &str = "slp.rum.reports";
-pub const TRUST_TOPIC: &str = "slp.trust-codes";
-pub const RECEIPTS_TOPIC: &str = "slp.rum.receipts";
-
-/// How to reach Kafka.
-#[derive(Args, Clone, Debug, Default)]
-pub struct KafkaArgs {
-    /// Brokers to begin with: HOST:PORT,…
-    #[arg(long, env = "RUMLEDGER_BROKERS", value_name = "HOST:PORT")]
-    pub brokers: Option<String>,
-    /// Any setting of librdkafka; a secret is given as KEY.file=PATH or by RUMLEDGER_KAFKA_KEY
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub settings: Vec<(String, String)>,
-    /// Allows an unencrypted connection to other machines
-    #[arg(
-        long,
-        env = "RUMLEDGER_ALLOW_PLAINTEXT",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        hide_possible_values = true
-    )]
-    pub allow_plaintext: Option<bool>,
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.to_owned()))
-        }
-        _ => Err("write KEY=VALUE".to_owned()),
-    }
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct StreamArgs {
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-    /// Consumer group; workers of one group share the partitions [default: rumledger]
-    #[arg(long, env = "RUMLEDGER_GROUP")]
-    pub group: Option<String>,
-    /// Topic of the reports [default: slp.rum.reports]
-    #[arg(long, env = "RUMLEDGER_TOPIC")]
-    pub topic: Option<String>,
-    /// Topic of the trust codes, '' for none [default: slp.trust-codes]
-    #[arg(long, env = "RUMLEDGER_TRUST_TOPIC", value_name = "TOPIC")]
-    pub trust_topic: Option<String>,
-    /// Topic of the receipts, '' for none [default: slp.rum.receipts]
-    #[arg(long, env = "RUMLEDGER_RECEIPTS_TOPIC", value_name = "TOPIC")]
-    pub receipts_topic: Option<String>,
-    /// Ends when nothing came for so long
-    #[arg(long, value_name = "SECONDS")]
-    pub idle_exit: Option<u64>,
-    /// Address of /metrics, /healthz and /readyz, or off [default: 127.0.0.1:9464, if it is free]
-    #[arg(long, env = "RUMLEDGER_LISTEN", value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Which unverifiable reports are accepted: accept-prepaid, accept or suspend
-    #[arg(long, env = "RUMLEDGER_SIGNATURE_POLICY", value_name = "POLICY")]
-    pub signature_policy: Option<SignaturePolicy>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RsaBits {
-    #[value(name = "2048")]
-    Of2048,
-    #[value(name = "4096")]
-    Of4096,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FleetAlgorithm {
-    #[value(name = "RS256")]
-    Rs256,
-    #[value(name = "ES256")]
-    Es256,
-    #[value(name = "EdDSA")]
-    EdDsa,
-    #[value(name = "mixed")]
-    Mixed,
 }
 
 #[derive(Subcommand)]

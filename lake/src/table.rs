@@ -318,11 +318,17 @@ impl Table {
     }
 
     /// Replaces the rows of some files in one commit, on exactly the version that is loaded. The new rows have the
-    /// place of the oldest of those files among all ([`Table::files_by`]).
+    /// place of the oldest of those files among all ([`Table::files_by`]). `marks` move counters, as in
+    /// [`Table::commit_once`].
     ///
     /// # Errors
     /// As [`Table::append_once`]; also if a file is not of this version.
-    pub async fn exchange(&mut self, files: &[String], rows: &[RecordBatch]) -> Result<Appended> {
+    pub async fn exchange(
+        &mut self,
+        files: &[String],
+        rows: &[RecordBatch],
+        marks: &[(String, i64)],
+    ) -> Result<Appended> {
         let mut actions = Vec::new();
         let mut oldest = i64::MAX;
         for file in self.file_views().await? {
@@ -337,7 +343,7 @@ impl Table {
         }
         let adds = self.write(rows).await?.adds.into_iter();
         actions.extend(adds.map(|add| Action::Add(Add { modification_time: oldest, ..add })));
-        self.commit(actions, &[], SaveMode::Overwrite).await
+        self.commit(actions, marks, SaveMode::Overwrite).await
     }
 
     /// Paths of the files of the loaded version, as [`Table::provider_of_files`] takes them.

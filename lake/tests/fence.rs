@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::{AsArray as _, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
-use lake::{Appended, Fence, Import, Lake, Layout, Table, load_book, save_book};
+use lake::{Appended, Fence, Import, Lake, Layout, Table, Written, load_book, save_book};
 use schemas::book::{TABLES, parse_csv};
 
 fn schema() -> SchemaRef {
@@ -130,13 +130,33 @@ async fn the_rows_of_a_file_are_exchanged_in_one_commit() {
     let files = one.files().await.unwrap();
     let old: Vec<String> = files.into_iter().filter(|f| f.starts_with("kind=a/")).collect();
     let new = [rows("a", &[1]), rows("b", &[20])];
-    assert_eq!(one.exchange(&old, &new).await.unwrap(), Appended::Committed(3));
+    let marks = [("exchanges".to_owned(), 1)];
+    assert_eq!(one.exchange(&old, &new, &marks).await.unwrap(), Appended::Committed(3));
     assert_eq!(numbers(&one).await, [1, 3, 20]);
     // Whoever comes later has to look again.
-    assert_eq!(late.exchange(&old, &new).await.unwrap(), Appended::Stale);
+    assert_eq!(late.exchange(&old, &new, &marks).await.unwrap(), Appended::Stale);
     late.refresh().await.unwrap();
-    assert_eq!(late.exchange(&old, &new).await.unwrap(), Appended::Stale);
+    assert_eq!(late.exchange(&old, &new, &marks).await.unwrap(), Appended::Stale);
     assert_eq!(numbers(&late).await, [1, 3, 20]);
+    assert_eq!(late.held("exchanges").await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn a_commit_may_move_counters_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let mut one = table(&lake).await;
+    one.append_once(&[rows("a", &[1])]).await.unwrap();
+    let nothing = Written::default();
+    let fence = |stands_on| Fence { source: "exchanges".to_owned(), stands_on, last: 7 };
+    let marks = [("owed".to_owned(), 0)];
+    let mut commit =
+        async |stands_on| one.commit_once(&nothing, &[fence(stands_on)], &marks).await.unwrap();
+    assert_eq!(commit(Some(6)).await, Appended::Overtaken);
+    assert_eq!(commit(None).await, Appended::Committed(2));
+    assert_eq!(commit(Some(7)).await, Appended::Committed(3));
+    assert_eq!(numbers(&one).await, [1]);
+    assert_eq!(one.held("owed").await.unwrap(), Some(0));
 }
 
 #[tokio::test]
@@ -150,7 +170,7 @@ async fn an_exchanged_file_has_the_place_of_the_one_before() {
         std::thread::sleep(Duration::from_millis(3));
     }
     let before = one.files_by("n").await.unwrap();
-    one.exchange(&before[..1], &[rows("a", &[1, 2])]).await.unwrap();
+    one.exchange(&before[..1], &[rows("a", &[1, 2])], &[]).await.unwrap();
     let after = one.files_by("n").await.unwrap();
     assert_eq!((after.len(), &after[1..]), (3, &before[1..]));
 }

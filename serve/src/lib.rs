@@ -16,6 +16,7 @@ mod logins;
 mod metrics;
 mod rows;
 mod server;
+mod startup;
 mod wall;
 
 pub use catalog::{AccountScope, Catalog, Offer, RowsOf, Scope, Shared};

@@ -32,20 +32,16 @@ use datafusion_postgres::pgwire::api::{
     ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, METADATA_USER,
     PgWireServerHandlers, Type,
 };
-use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
-use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
 use datafusion_postgres::pgwire::tokio::process_socket;
 use datafusion_postgres::{DfSessionService, Parser};
 use futures::Sink;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_util::context::TokioContext;
 
 use crate::ServeError;
@@ -56,13 +52,14 @@ use crate::guard::{Door, Planner, admit_text, refusal};
 use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::rows::{Bounds, LIMIT, Slot, bounded, timed_out};
+use crate::startup::{Startup, acceptor, read_only};
 
 /// The database that clients connect to; any other name leads to it as well.
 const DATABASE: &str = "rumledger";
 const SCHEMA: &str = "public";
 /// PostgreSQL's codes for too many connections, and for a login that is not known.
 const TOO_MANY: &str = "53300";
-const UNKNOWN_LOGIN: &str = "28000";
+pub(crate) const UNKNOWN_LOGIN: &str = "28000";
 /// PostgreSQL's class of codes for insufficient resources.
 const NO_MEMORY: &str = "53000";
 /// Where a client's own timeout is kept by the library's `SET` hook.
@@ -318,30 +315,6 @@ impl Server {
     }
 }
 
-fn read_only(mut parameters: DefaultServerParameterProvider) -> DefaultServerParameterProvider {
-    parameters.is_superuser = false;
-    parameters.default_transaction_read_only = true;
-    parameters
-}
-
-fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ServeError> {
-    let wrong = |error: &dyn std::fmt::Display| ServeError::Tls(error.to_string());
-    let of = |path: &PathBuf, error: rustls_pki_types::pem::Error| {
-        ServeError::Tls(format!("{}: {error}", path.display()))
-    };
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| of(&tls.certificate, e))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| of(&tls.key, e))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(&e))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|e| wrong(&e))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 /// A connection in the metrics, however it ends.
 struct Counted(Metrics);
 
@@ -356,45 +329,6 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.dec();
     }
-}
-
-/// How a connection begins.
-struct Startup {
-    login: SASLAuthStartupHandler<DefaultServerParameterProvider>,
-    encrypted_only: bool,
-}
-
-#[async_trait]
-impl StartupHandler for Startup {
-    async fn on_startup<C>(
-        &self,
-        client: &mut C,
-        message: PgWireFrontendMessage,
-    ) -> PgWireResult<()>
-    where
-        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::Error: std::fmt::Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        if self.encrypted_only {
-            admit_unencrypted(client.socket_addr(), client.is_secure())?;
-        }
-        self.login.on_startup(client, message).await
-    }
-}
-
-/// # Errors
-/// If a client on another machine does not encrypt, before it said who it is.
-fn admit_unencrypted(peer: SocketAddr, encrypted: bool) -> PgWireResult<()> {
-    if encrypted || peer.ip().to_canonical().is_loopback() {
-        return Ok(());
-    }
-    Err(PgWireError::UserError(Box::new(ErrorInfo::new(
-        "FATAL".to_owned(),
-        UNKNOWN_LOGIN.to_owned(),
-        "this server takes encrypted connections from other machines only: say sslmode=require"
-            .to_owned(),
-    ))))
 }
 
 /// What one connection talks to. The exchange of a login is its own.
@@ -579,25 +513,5 @@ impl QueryParser for Queries {
         format: Option<&Format>,
     ) -> PgWireResult<Vec<FieldInfo>> {
         self.0.shapes.get_result_schema(statement, format)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_need_not_encrypt() {
-        for (peer, encrypted, admitted) in [
-            ("127.0.0.1:5000", false, true),
-            ("[::1]:5000", false, true),
-            ("[::ffff:127.0.0.1]:5000", false, true),
-            ("192.0.2.7:5000", true, true),
-            ("192.0.2.7:5000", false, false),
-            ("[::ffff:192.0.2.7]:5000", false, false),
-        ] {
-            let found = admit_unencrypted(peer.parse().unwrap(), encrypted);
-            assert_eq!(found.is_ok(), admitted, "{peer}");
-        }
     }
 }

@@ -12,7 +12,7 @@ use ::arrow::datatypes::{
 use ::ingest::shell::index::Index;
 use ::ingest::shell::mediation::journal_layout;
 use ::ingest::shell::suspense::{self as work, Act, Place, Which, id_of};
-use ::ingest::shell::takeup::take_up;
+use ::ingest::shell::takeup::{Followed, take_up};
 use anyhow::{Context as _, anyhow};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_nested::expr_fn::array_element;
@@ -341,8 +341,9 @@ pub fn retry(
         act: work::RETRY,
         reason: String::new(),
     };
+    let followed = Followed { marks: &|_| Ok(Vec::new()), changed: &mut |_| () };
     let found =
-        take_up(handle, &mut journal, &mut index, &judging, (&which, &act), &mut |_| (), &|| true)
+        take_up(handle, &mut journal, &mut index, &judging, (&which, &act), followed, &|| true)
             .context("the retry stopped; what was judged again stays, run it again to go on")?;
     let line = |name: &str, n: u64| vec![name.to_owned(), n.to_string()];
     let still = found.judged - found.accepted - found.duplicate;

@@ -88,6 +88,34 @@ fn suspended_reports_are_taken_up_when_their_trust_code_comes() {
     assert_eq!(again["received"], 0);
 }
 
+/// A worker that is killed between taking reports up and their receipts owes them; who comes next sends them, once.
+#[test]
+fn receipts_of_reports_taken_up_outlive_a_kill() {
+    let stand = without_codes();
+    make_topic(&stand);
+    let waiting = counts(&stand.drain().stdout)["trust-unknown"];
+    send_codes(&stand);
+    let point = [("RUMLEDGER_FAILPOINT", "before-receipts-of-taken-up")];
+    let mut killed = stand.spawn(&[], &point);
+    assert_eq!(killed.wait(Duration::from_secs(90)), None, "{}", killed.log());
+    let taken_up =
+        "SELECT count(*) FROM journal WHERE disposition = 'accepted' AND acts IS NOT NULL";
+    let of_killed: u64 = stand.place.sql(taken_up)[0].parse().unwrap();
+    assert!(of_killed > 0, "nothing was exchanged before the kill");
+    let said = || {
+        let receipts = stand.read_topic(&stand.receipts);
+        let accepted = |r: &&Vec<u8>| String::from_utf8_lossy(r).contains("\"accepted\"");
+        receipts.values().filter(accepted).count() as u64
+    };
+    assert_eq!(said(), 1500 - waiting);
+    stand.drain();
+    assert_eq!(stand.dispositions()["accepted"], 1500);
+    assert_eq!(said(), 1500);
+    // It is said that nothing is owed any more: the next worker sends nothing.
+    stand.drain();
+    assert_eq!(said(), 1500);
+}
+
 #[test]
 fn suspense_retry_takes_up_what_the_book_brought() {
     let stand = without_codes();

@@ -236,7 +236,7 @@ pub fn write_off(runtime: &Handle, journal: &mut Table, which: &Which, act: &Act
                 continue;
             }
             let rows = replace_acts(&rows, with_act(&rows, &add, act)?)?;
-            let exchanged = runtime.block_on(journal.exchange(&[file], &[rows]))?;
+            let exchanged = runtime.block_on(journal.exchange(&[file], &[rows], &[]))?;
             match exchanged {
                 Appended::Committed(_) => total += n,
                 Appended::Stale | Appended::Overtaken => runtime.block_on(journal.refresh())?,

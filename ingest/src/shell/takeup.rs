@@ -61,14 +61,24 @@ pub enum TakeUpError {
 
 type Result<T, E = TakeUpError> = std::result::Result<T, E>;
 
+/// Counters of the journal's log by name, and what they are moved to.
+pub type Marks = Vec<(String, i64)>;
+
+/// Who follows exchanges of rows.
+pub struct Followed<'a> {
+    /// Gives the counters that an exchange moves with it, on the version that it stands on.
+    pub marks: &'a dyn Fn(&Table) -> Result<Marks, LakeError>,
+    /// Told of rows that have another disposition or reason, when that is durable.
+    pub changed: &'a mut dyn FnMut(&RecordBatch),
+}
+
 /// Files that are looked at in one reading.
 const FILES_TOGETHER: usize = 64;
 
 /// Judges suspended reports again. Those whose disposition or reason changes carry the act from then on;
 /// where they are named one by one, all do.
 ///
-/// No commit of this process may be under way on the journal. `changed` is told of rows that have another
-/// disposition or reason, when that is durable. `go_on` is asked between files.
+/// No commit of this process may be under way on the journal. `go_on` is asked between files.
 ///
 /// # Errors
 /// If the store or the index fails; what was exchanged stays.
@@ -78,7 +88,7 @@ pub fn take_up(
     index: &mut Index,
     judging: &Judging,
     (which, act): (&Which, &Act),
-    changed: &mut dyn FnMut(&RecordBatch),
+    followed: Followed<'_>,
     go_on: &dyn Fn() -> bool,
 ) -> Result<TakenUp> {
     let mut total = TakenUp::default();
@@ -110,8 +120,10 @@ pub fn take_up(
                     done.insert(file.clone());
                     continue;
                 };
-                let exchanged = runtime
-                    .block_on(journal.exchange(std::slice::from_ref(file), &[exchange.rows]))?;
+                let marks = (followed.marks)(journal)?;
+                let file = std::slice::from_ref(file);
+                let exchanged =
+                    runtime.block_on(journal.exchange(file, &[exchange.rows], &marks))?;
                 if matches!(exchanged, Appended::Committed(_)) {
                     index.record(exchange.fresh.into_iter(), journal)?;
                     // Rows that wait for a commit were judged without these reports.
@@ -121,7 +133,7 @@ pub fn take_up(
                     total.accepted += exchange.found.accepted;
                     total.duplicate += exchange.found.duplicate;
                     total.other_reason += exchange.found.other_reason;
-                    changed(&exchange.changed);
+                    (followed.changed)(&exchange.changed);
                 } else {
                     runtime.block_on(journal.refresh())?;
                     runtime.block_on(index.catch_up(journal))?;

@@ -122,7 +122,7 @@ async fn a_merge_goes_on_when_a_file_was_exchanged_meanwhile() {
     let first = writer.files_by("number").await.unwrap().remove(0);
     let other = Arc::new(Int64Array::from(vec![10]));
     let other = RecordBatch::try_new(schema, vec![other]).unwrap();
-    writer.exchange(&[first], &[other]).await.unwrap();
+    writer.exchange(&[first], &[other], &[]).await.unwrap();
     let merged = upkeep.optimize(None, std::num::NonZeroU64::new(1 << 20).unwrap()).await.unwrap();
     assert_eq!((merged.files_added, merged.files_removed), (1, 3));
     assert_eq!(numbers_of(&upkeep).await, [2, 3, 10]);

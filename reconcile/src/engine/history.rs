@@ -15,7 +15,8 @@ use schemas::journal;
 use schemas::period::EpochSeconds;
 use schemas::udi::Udi;
 
-use super::{Measurements, Result, instant, is, register, seconds_of, session, text, text_at};
+use super::collect::Measurements;
+use super::{Result, instant, is, register, seconds_of, session, text, text_at};
 use crate::core::history::{Heard, History, Member, SubDeviceChange, Use, Via};
 
 const COLUMNS: [&str; 20] = [

@@ -7,6 +7,7 @@
 mod cells;
 mod checks;
 mod columns;
+mod row;
 mod rows;
 mod tables;
 

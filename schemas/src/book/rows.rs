@@ -1,25 +1,20 @@
 //! Cells to rows: every field is read, every error is kept, rows with an error are left out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::str::FromStr;
 
 use jiff::tz::TimeZone;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
-use rust_decimal::Decimal;
 
 use super::columns as files;
+use super::row::{Accounts, Row};
 use super::*;
 use crate::key::parse_public_key;
 use crate::quantity::{has_minor_unit, minor_digits};
-use crate::udi::IDENTIFIER_BYTES_MAX;
 
 /// Largest count or quantity of licences (contract 1.3): exact in every JSON implementation.
 const COUNT_MAX: u64 = 1 << 53;
 /// Decimal places of a price (contract 2).
 const PRICE_PLACES_MAX: u32 = 12;
-const QUANTITY_PLACES_MAX: u32 = 6;
-/// Digits before the point of a price or quantity: with all its places it is an exact 128-bit number.
-const WHOLE_DIGITS_MAX: usize = 26;
 const CHANNELS: [&str; 2] = ["direct", "partner"];
 /// What the zone database holds beside zones: no zone at all, or another one on each machine.
 const NO_ZONES: [&str; 4] = ["Factory", "localtime", "posixrules", "Etc/Unknown"];
@@ -45,205 +40,6 @@ pub(super) struct DevicePlace {
     pub(super) line: u64,
     pub(super) valid_from: Moment,
     pub(super) valid_to: Option<Moment>,
-}
-
-/// A row of one file while it is read: fields by name, errors with their place.
-struct Row<'a> {
-    spec: &'static TableSpec,
-    line: u64,
-    cells: RowCells<'a>,
-    errors: &'a mut Vec<BookError>,
-    /// The book is imported, not read from the lake: what was taken before stays readable.
-    is_new: bool,
-    failed: bool,
-}
-
-impl<'a> Row<'a> {
-    fn fail(&mut self, column: &str, message: impl Into<String>) {
-        self.failed = true;
-        self.errors.push(BookError {
-            file: format!("{}.csv", self.spec.name),
-            line: self.line,
-            column: column.to_owned(),
-            message: message.into(),
-        });
-    }
-
-    /// Fails a row that is imported; one that the lake holds already stays as it is.
-    fn fail_new(&mut self, column: &str, message: impl Into<String>) {
-        if self.is_new {
-            self.fail(column, message);
-        }
-    }
-
-    /// The text of a column, which may be blank.
-    fn text(&self, column: &str) -> &'a str {
-        let index = self.spec.columns.iter().position(|c| *c == column);
-        index.and_then(|i| self.cells.get(i)).unwrap_or_default()
-    }
-
-    fn required(&mut self, column: &str) -> String {
-        let text = self.text(column);
-        if text.is_empty() {
-            self.fail(column, "must not be blank");
-        }
-        text.to_owned()
-    }
-
-    fn identifier(&mut self, column: &str) -> String {
-        let text = self.required(column);
-        if text.len() > IDENTIFIER_BYTES_MAX {
-            self.fail(column, format!("longer than {IDENTIFIER_BYTES_MAX} bytes"));
-        }
-        text
-    }
-
-    fn udi(&mut self) -> Udi {
-        Udi::new(self.identifier("udi_pid"), self.identifier("udi_serial"))
-    }
-
-    fn word<T>(&mut self, column: &str, words: &[&str], parse: fn(&str) -> Option<T>) -> Option<T> {
-        let word = parse(self.text(column));
-        if word.is_none() {
-            self.fail(column, format!("'{}' is none of {}", self.text(column), words.join(", ")));
-        }
-        word
-    }
-
-    /// A word, or blank for any.
-    fn word_or_any<T>(
-        &mut self,
-        column: &str,
-        words: &[&str],
-        parse: fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        if self.text(column).is_empty() { None } else { self.word(column, words, parse) }
-    }
-
-    fn boolean(&mut self, column: &str) -> bool {
-        match self.text(column) {
-            "true" => true,
-            "false" => false,
-            other => {
-                self.fail(column, format!("'{other}' is neither true nor false"));
-                false
-            }
-        }
-    }
-
-    fn whole(&mut self, column: &str, max: u64) -> u64 {
-        let text = self.text(column);
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse::<u64>() {
-            Ok(n) if digits && n <= max => n,
-            _ => {
-                self.fail(column, format!("'{text}' is no whole number from 0 to {max}"));
-                0
-            }
-        }
-    }
-
-    fn days(&mut self, column: &str) -> u32 {
-        u32::try_from(self.whole(column, 36_500)).unwrap_or(0)
-    }
-
-    /// A decimal that is not negative, in plain digits.
-    fn decimal(&mut self, column: &str, places_max: u32) -> Decimal {
-        let text = self.text(column);
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-        let value =
-            Decimal::from_str_exact(text).ok().filter(|_| digits(whole) && digits(fraction));
-        match value {
-            Some(_) if whole.trim_start_matches('0').len() > WHOLE_DIGITS_MAX => {
-                self.fail(
-                    column,
-                    format!("'{text}' has more than {WHOLE_DIGITS_MAX} digits before the point"),
-                );
-                Decimal::ZERO
-            }
-            Some(value) if value.normalize().scale() <= places_max => value.normalize(),
-            Some(_) => {
-                self.fail(column, format!("'{text}' has more than {places_max} decimal places"));
-                Decimal::ZERO
-            }
-            None => {
-                self.fail(
-                    column,
-                    format!("'{text}' is no decimal number of up to 28 digits, such as 12.50"),
-                );
-                Decimal::ZERO
-            }
-        }
-    }
-
-    fn positive_decimal(&mut self, column: &str) -> Option<Decimal> {
-        if self.text(column).is_empty() {
-            return None;
-        }
-        let value = self.decimal(column, QUANTITY_PLACES_MAX);
-        if value.is_zero() && !self.failed {
-            self.fail(column, "must be greater than 0");
-        }
-        Some(value)
-    }
-
-    fn moment(&mut self, column: &str) -> Moment {
-        match Moment::from_str(self.text(column)) {
-            Ok(moment) => moment,
-            Err(message) => {
-                self.fail(column, message);
-                Moment::At(0)
-            }
-        }
-    }
-
-    fn moment_or_open(&mut self, column: &str) -> Option<Moment> {
-        if self.text(column).is_empty() { None } else { Some(self.moment(column)) }
-    }
-
-    /// A half-open interval from two columns, bare dates in the given zone.
-    fn span(&mut self, zone: &TimeZone, start: &str, end: &str) -> Span {
-        let from = self.moment(start).resolve(zone);
-        let to = self.moment_or_open(end).map_or(i64::MAX, |m| m.resolve(zone));
-        if to <= from && !self.failed {
-            self.fail(end, format!("must be after {start}"));
-        }
-        Span { start: from, end: to }
-    }
-
-    /// The account that two columns name.
-    fn account(&mut self, accounts: &Accounts<'_>) -> usize {
-        let id = AccountId {
-            smart: self.required("smart_account"),
-            virtual_: self.required("virtual_account"),
-        };
-        match accounts.by_id.get(&id) {
-            Some(&index) => index,
-            None => {
-                // One whose own row is wrong is told there.
-                let is_told = accounts.named.contains(&id);
-                if !is_told && !id.smart.is_empty() && !id.virtual_.is_empty() {
-                    self.fail("virtual_account", format!("accounts.csv has no account {id}"));
-                }
-                self.failed = true;
-                usize::MAX
-            }
-        }
-    }
-}
-
-struct Accounts<'a> {
-    all: &'a [Account],
-    by_id: HashMap<AccountId, usize>,
-    named: &'a HashSet<AccountId>,
-    utc: TimeZone,
-}
-
-impl Accounts<'_> {
-    fn zone(&self, index: usize) -> &TimeZone {
-        self.all.get(index).map_or(&self.utc, |a| &a.zone)
-    }
 }
 
 /// Rows that one task reads, of the tables that have many.

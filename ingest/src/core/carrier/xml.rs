@@ -1,14 +1,17 @@
 //! The XML carrier: `<smartLicense>` with reports, or one bare `<RUMReport>`.
 
+mod syntax;
+
 use std::borrow::Cow;
 use std::io::Read;
 
-use quick_xml::XmlVersion;
-use quick_xml::events::attributes::Attributes;
-use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::events::Event;
 use quick_xml::reader::Reader;
 use schemas::disposition::Reason;
 
+use self::syntax::{
+    Fault, check_chars, check_declaration, check_start, check_text, next_event, resolve, wrong,
+};
 use super::window::Window;
 use super::{CarrierError, CarrierLimits, Output, refused_in_part};
 
@@ -44,15 +47,6 @@ enum What<'t> {
     /// Any other element.
     Sibling,
     End,
-}
-
-/// Why no part could be read.
-enum Fault {
-    /// May be mended by more text.
-    Incomplete,
-    Wrong(String),
-    /// Wrong for the whole input, whatever was read of it (contract 1.3).
-    Doctype,
 }
 
 pub(super) fn read<R: Read>(
@@ -373,17 +367,6 @@ fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
     Ok(Part { what, bytes })
 }
 
-fn wrong<T>(what: &str) -> Result<T, Fault> {
-    Err(Fault::Wrong(what.to_owned()))
-}
-
-fn next_event<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, Fault> {
-    reader.read_event().map_err(|error| match error {
-        quick_xml::Error::Syntax(_) => Fault::Incomplete,
-        other => Fault::Wrong(format!("not XML: {other}")),
-    })
-}
-
 /// Reads the content of a report, whose start tag was read, to its end tag.
 fn read_report<'t>(reader: &mut Reader<&'t [u8]>) -> Result<What<'t>, Fault> {
     let mut text = Cow::default();
@@ -447,101 +430,5 @@ fn read_element(reader: &mut Reader<&[u8]>) -> Result<(), Fault> {
             Event::Eof => return Err(Fault::Incomplete),
             Event::DocType(_) | Event::Decl(_) => return wrong("a declaration inside an element"),
         }
-    }
-}
-
-/// Other encodings than UTF-8 are malformed (contract 1.3).
-fn check_declaration(declaration: &quick_xml::events::BytesDecl<'_>) -> Result<(), Fault> {
-    if declaration.version().is_err() {
-        return wrong("an XML declaration without a version");
-    }
-    match declaration.encoding() {
-        None => Ok(()),
-        Some(Ok(name))
-            if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("utf8") =>
-        {
-            Ok(())
-        }
-        Some(_) => wrong("the document declares another encoding than UTF-8"),
-    }
-}
-
-/// Checks what the tokenizer leaves unchecked of a start tag: its name and attributes.
-fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
-    let name = start.name();
-    let name: &str = name.as_ref();
-    let starts_well =
-        name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == ':');
-    if !starts_well || name.contains(['<', '&', '"', '\'', '=']) {
-        return Err(Fault::Wrong(format!("'{}' is no element name", name.escape_debug())));
-    }
-    let attributes: Attributes<'_> = start.attributes();
-    for attribute in attributes {
-        let attribute = attribute.map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
-        let value: &str = &attribute.value;
-        if value.contains('<') {
-            return wrong("a '<' in an attribute");
-        }
-        check_chars(value)?;
-        attribute
-            .normalized_value(XmlVersion::Implicit1_0)
-            .map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
-    }
-    Ok(())
-}
-
-fn check_text(text: &str) -> Result<(), Fault> {
-    if text.contains("]]>") {
-        return wrong("']]>' outside a CDATA section");
-    }
-    check_chars(text)
-}
-
-fn is_xml_char(c: char) -> bool {
-    !matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
-}
-
-/// True if a byte can be (part of) a character that XML has not: a control character, or the first
-/// byte of U+FFFE and U+FFFF.
-fn is_suspect(byte: u8) -> bool {
-    (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0xef
-}
-
-fn check_chars(text: &str) -> Result<(), Fault> {
-    // Most text has none of them, which is seen many bytes at a time.
-    let suspect = |part: &[u8]| part.iter().fold(false, |any, b| any | is_suspect(*b));
-    if !text.as_bytes().chunks(256).any(suspect) {
-        return Ok(());
-    }
-    match text.chars().find(|c| !is_xml_char(*c)) {
-        Some(c) => {
-            Err(Fault::Wrong(format!("the character U+{:04X}, which XML has not", u32::from(c))))
-        }
-        None => Ok(()),
-    }
-}
-
-/// A character reference, or one of the five entities that XML has without a DOCTYPE.
-fn resolve(reference: &BytesRef<'_>) -> Result<char, Fault> {
-    if let Some(c) =
-        reference.resolve_char_ref().map_err(|e| Fault::Wrong(format!("not XML: {e}")))?
-    {
-        return if is_xml_char(c) {
-            Ok(c)
-        } else {
-            wrong("a reference to a character that XML has not")
-        };
-    }
-    let name: &str = &reference.borrow().into_inner();
-    match name {
-        "lt" => Ok('<'),
-        "gt" => Ok('>'),
-        "amp" => Ok('&'),
-        "quot" => Ok('"'),
-        "apos" => Ok('\''),
-        other => Err(Fault::Wrong(format!(
-            "the entity '{}', which is not declared",
-            other.escape_debug()
-        ))),
     }
 }

@@ -137,6 +137,7 @@ impl Shell<'_> {
         if self.receipts.is_none() {
             return Ok(());
         }
+        self.send_owed_receipts()?;
         let held: Vec<Partition> =
             behind.iter().filter(|(_, held)| held.is_some()).map(|(p, _)| *p).collect();
         if held.is_empty() {
@@ -166,6 +167,29 @@ impl Shell<'_> {
                 self.settings.metrics.receipts.inc_by(sent);
             }
             self.receipted.insert(p, up_to);
+        }
+        Ok(())
+    }
+
+    /// Sends the receipts of reports taken up that somebody may not have sent.
+    pub(super) fn send_owed_receipts(&mut self) -> Result<()> {
+        let Some(owed) = self.owed.clone() else { return Ok(()) };
+        // Another commit is under way on it; a copy sees what is there.
+        let mut journal = self.writer.journal().clone();
+        let runtime = self.runtime.clone();
+        let sent = self.patiently(|shell| {
+            runtime.block_on(journal.refresh())?;
+            let debt = runtime.block_on(owed.debt(&journal))?;
+            let (Some(since), Some(receipts)) = (debt.since, &shell.receipts) else {
+                return Ok(None);
+            };
+            let sent = runtime.block_on(receipts.send_of_taken_up(&journal, since))?;
+            runtime.block_on(owed.clear(&mut journal, debt))?;
+            Ok(Some(sent))
+        })?;
+        if let Some(sent) = sent {
+            tracing::info!(sent, "sent receipts of reports taken up that may have been missing");
+            self.settings.metrics.receipts.inc_by(sent);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod flow;
 mod follower;
 pub mod load;
 mod messages;
+mod owed;
 mod receipts;
 mod surroundings;
 pub mod topics;
@@ -33,6 +34,7 @@ use tokio::runtime::Handle;
 use self::client::{Connection, Context, Rebalanced, SettingsError};
 use self::flow::Flow;
 use self::follower::Follower;
+use self::owed::Owed;
 pub use self::receipts::ReceiptError;
 use self::receipts::Receipts;
 use self::topics::{TopicError, positions_behind, source_of};
@@ -183,6 +185,7 @@ struct Shell<'a> {
     gathered: Gathered,
     block: Block,
     receipts: Option<Receipts>,
+    owed: Option<Owed>,
     /// Rows of the commit that was made last, until their receipts are sent.
     committed: Vec<RecordBatch>,
     /// Last offset that the journal holds of each partition.
@@ -257,6 +260,7 @@ impl<'a> Shell<'a> {
             gathered: Gathered::default(),
             block: Block::default(),
             receipts,
+            owed: settings.receipts_topic.as_deref().map(Owed::to),
             committed: Vec::new(),
             durable: BTreeMap::new(),
             receipted: BTreeMap::new(),
@@ -277,6 +281,7 @@ impl<'a> Shell<'a> {
         };
         shell.open_trust()?;
         shell.load_keys()?;
+        shell.send_owed_receipts()?;
         shell.consumer.subscribe(&[&settings.topic])?;
         tracing::info!(
             topic = settings.topic,

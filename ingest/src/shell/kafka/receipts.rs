@@ -26,7 +26,7 @@ use super::topics::ensure_topic;
 use crate::core::worker::{Offset, Partition};
 
 /// Columns of the journal that a receipt is made of.
-const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 11] = [
     "udi_pid",
     "udi_serial",
     "report_id",

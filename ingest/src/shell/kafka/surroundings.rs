@@ -6,15 +6,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use lake::{Table, failpoint};
 use rdkafka::consumer::Consumer as _;
 use schemas::disposition::Reason;
 
 use super::follower::{self, Follower};
+use super::owed::{Debt, WORKER};
 use super::topics::TopicError;
 use super::{BOOK_EVERY, Halt, Result, Shell, TRUST_EVERY, WorkerError, chain};
 use crate::shell::metrics::Metrics;
 use crate::shell::suspense::{Act, RETRY, Which};
-use crate::shell::takeup::take_up;
+use crate::shell::takeup::{Followed, TakenUp, take_up};
 use crate::shell::trust;
 
 impl Shell<'_> {
@@ -128,35 +130,11 @@ impl Shell<'_> {
         let which = Which::of_reasons(BTreeSet::from([Reason::TrustUnknown]));
         let act = Act {
             at: (self.settings.clock)(),
-            by: "rumledger".to_owned(),
+            by: WORKER.to_owned(),
             act: RETRY,
             reason: "a trust code came".to_owned(),
         };
-        let runtime = self.runtime.clone();
-        let judging = self.judging.clone();
-        let mut unsent: Vec<RecordBatch> = Vec::new();
-        let settings = self.settings;
-        let go_on = || {
-            settings.health.turn();
-            !settings.stop.load(Ordering::Relaxed)
-        };
-        let found = self.patiently(|shell| {
-            let Shell { writer, receipts, .. } = shell;
-            let (journal, index) = writer.parts();
-            // Who sent them learns what became of them after all.
-            let mut tell = |rows: &RecordBatch| {
-                if receipts.as_ref().is_some_and(|receipts| receipts.send(rows).is_err()) {
-                    unsent.push(rows.clone());
-                }
-            };
-            Ok(take_up(&runtime, journal, index, &judging, (&which, &act), &mut tell, &go_on)?)
-        })?;
-        for rows in &unsent {
-            self.patiently(|shell| shell.send(rows))?;
-        }
-        if self.receipts.is_some() {
-            self.settings.metrics.receipts.inc_by(found.changed());
-        }
+        let found = self.take_up_and_tell(&which, &act)?;
         if found.changed() > 0 {
             tracing::info!(
                 accepted = found.accepted,
@@ -167,6 +145,59 @@ impl Shell<'_> {
             self.settings.metrics.taken_up.inc_by(found.changed());
         }
         Ok(())
+    }
+
+    /// Judges again, and tells whoever sent them what became of them after all.
+    fn take_up_and_tell(&mut self, which: &Which, act: &Act) -> Result<TakenUp> {
+        let runtime = self.runtime.clone();
+        let judging = self.judging.clone();
+        let owed = self.owed.clone();
+        let settings = self.settings;
+        let go_on = || {
+            settings.health.turn();
+            !settings.stop.load(Ordering::Relaxed)
+        };
+        let marks = |journal: &Table| match &owed {
+            Some(owed) => runtime.block_on(owed.marks(journal, act.at)),
+            None => Ok(Vec::new()),
+        };
+        let debt = |shell: &Self| match &owed {
+            Some(owed) => Ok(runtime.block_on(owed.debt(shell.writer.journal()))?),
+            None => Ok(Debt::default()),
+        };
+        let before = self.patiently(|shell| debt(shell))?;
+        let (mut attempts, mut exchanges) = (0, 0);
+        let mut unsent: Vec<RecordBatch> = Vec::new();
+        let found = self.patiently(|shell| {
+            let Shell { writer, receipts, .. } = shell;
+            let (journal, index) = writer.parts();
+            attempts += 1;
+            let mut tell = |rows: &RecordBatch| {
+                exchanges += 1;
+                failpoint::here("before-receipts-of-taken-up");
+                if receipts.as_ref().is_some_and(|receipts| receipts.send(rows).is_err()) {
+                    unsent.push(rows.clone());
+                }
+            };
+            let followed = Followed { marks: &marks, changed: &mut tell };
+            Ok(take_up(&runtime, journal, index, &judging, (which, act), followed, &go_on)?)
+        })?;
+        for rows in &unsent {
+            self.patiently(|shell| shell.send(rows))?;
+        }
+        if self.receipts.is_some() {
+            settings.metrics.receipts.inc_by(found.changed());
+        }
+        let Some(owed) = &owed else { return Ok(found) };
+        let after = self.patiently(|shell| debt(shell))?;
+        if attempts > 1 {
+            // An exchange whose answer was an error may be in the log all the same, and nobody was told of it.
+            self.send_owed_receipts()?;
+        } else if exchanges > 0 && after.is_all_of(before, exchanges) {
+            let mut journal = self.writer.journal().clone();
+            self.patiently(|shell| Ok(shell.runtime.block_on(owed.clear(&mut journal, after))?))?;
+        }
+        Ok(found)
     }
 
     /// Lag is what is not durable yet, not what is not read yet.
