@@ -1,34 +1,28 @@
 //! `suspense`: the suspended reports as a work list. Why each was suspended, its bytes, how long it waits,
 //! what it would bill, and what becomes of it.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ::arrow::array::{Array as _, AsArray as _, RecordBatch};
-use ::arrow::compute::cast;
-use ::arrow::datatypes::{
-    DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType,
-};
 use ::ingest::shell::index::Index;
 use ::ingest::shell::mediation::journal_layout;
-use ::ingest::shell::suspense::{self as work, Act, Place, Which, id_of};
+use ::ingest::shell::suspense::{self as work, Act, Which};
 use ::ingest::shell::takeup::{Followed, take_up};
 use anyhow::{Context as _, anyhow};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_nested::expr_fn::array_element;
 use datafusion::prelude::{Expr, col, lit};
-use futures::StreamExt as _;
-use reconcile::core::reference::Reference;
-use reconcile::shell::run::Snapshot;
 use reconcile::shell::suspense::{Amounts, would_bill};
 use schemas::book::AccountId;
 use schemas::disposition::Reason;
 use schemas::journal;
 use schemas::period::{EpochSeconds, rfc3339};
 use schemas::quantity::money_text;
-use schemas::udi::Udi;
 use tokio::runtime::Runtime;
 
+use self::rows::{Suspended, age, read};
 use crate::cli::{Failure, Format, Outcome, SuspenseGroup};
 use crate::config::Config;
 use crate::output::{self, Rows};
@@ -47,7 +41,6 @@ const COLUMNS: [&str; 12] = [
     "account",
     "age_days",
 ];
-const DAY: EpochSeconds = 86_400;
 
 /// Which suspended reports are shown.
 pub struct Filter {
@@ -82,48 +75,6 @@ fn parse_reason(reason: Option<&str>) -> Result<Option<Reason>, Failure> {
         Some(reason) => Ok(Some(reason)),
         None => Err(Failure::Usage(anyhow!("'{code}' is no reason; there are {}", all.join(", ")))),
     }
-}
-
-/// A suspended report.
-struct Suspended {
-    id: String,
-    received_at: EpochSeconds,
-    reason: String,
-    udi: Udi,
-    report_id: String,
-    source: String,
-    offset: i64,
-    detail: String,
-    collector: String,
-    /// Who held the device when the report's usage began, or whom its collector named.
-    account: Option<AccountId>,
-    written_off: bool,
-    acts: Vec<String>,
-    raw: Vec<u8>,
-}
-
-impl Suspended {
-    fn cells(&self, now: EpochSeconds) -> [String; 12] {
-        [
-            self.id.clone(),
-            rfc3339(self.received_at),
-            self.reason.clone(),
-            self.udi.pid.clone(),
-            self.udi.serial.clone(),
-            self.report_id.clone(),
-            self.source.clone(),
-            self.offset.to_string(),
-            self.detail.clone(),
-            self.collector.clone(),
-            self.account.as_ref().map(ToString::to_string).unwrap_or_default(),
-            age(self.received_at, now),
-        ]
-    }
-}
-
-/// Whole days since.
-fn age(received_at: EpochSeconds, now: EpochSeconds) -> String {
-    ((now - received_at) / DAY).max(0).to_string()
 }
 
 pub fn list(
@@ -430,108 +381,4 @@ fn journal_of(
         return Err(Failure::Failed(anyhow!("the lake {} has no journal yet", config.lake)));
     }
     Ok(runtime.block_on(lake.ensure(journal::TABLE, &journal_layout()))?)
-}
-
-/// Suspended reports, in the order in which they came.
-fn read(snapshot: &Snapshot, with_raw: bool, runtime: &Runtime) -> anyhow::Result<Vec<Suspended>> {
-    // Of a record of Kafka, which may hold several reports, it is part of the id.
-    let raw = if with_raw { "raw" } else { "CASE WHEN partition IS NOT NULL THEN raw END" };
-    let query = format!(
-        "SELECT received_at, reason, udi_pid, udi_serial, report_id, source, \"offset\", detail, {raw}, \
-         partition, collector, smart_account, virtual_account, usage_start, acts \
-         FROM stored_journal WHERE disposition = 'suspended'"
-    );
-    let reference = Reference::new(&snapshot.book.book);
-    let mut rows = Vec::new();
-    let taken = runtime.block_on(async {
-        let session = snapshot.sql_session().await?;
-        let mut batches = session.sql(&query).await?.execute_stream().await?;
-        while let Some(batch) = batches.next().await {
-            take(&batch?, &reference, with_raw, &mut rows)?;
-        }
-        anyhow::Ok(())
-    });
-    taken.context("cannot read the journal")?;
-    rows.sort_by(|a: &Suspended, b| {
-        (a.received_at, &a.source, a.offset).cmp(&(b.received_at, &b.source, b.offset))
-    });
-    Ok(rows)
-}
-
-fn take(
-    batch: &RecordBatch,
-    reference: &Reference<'_>,
-    with_raw: bool,
-    rows: &mut Vec<Suspended>,
-) -> anyhow::Result<()> {
-    let text =
-        |i: usize| anyhow::Ok(cast(batch.column(i), &DataType::Utf8)?.as_string::<i32>().clone());
-    let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-    let (reason, pid, serial) = (text(1)?, text(2)?, text(3)?);
-    let ids = batch.column(4).as_primitive::<Decimal128Type>();
-    let (source, detail) = (text(5)?, text(7)?);
-    let offsets = batch.column(6).as_primitive::<Int64Type>();
-    let raws = cast(batch.column(8), &DataType::Binary)?;
-    let raws = raws.as_binary::<i32>();
-    let partitions = batch.column(9).as_primitive::<Int32Type>();
-    let (collector, smart, virtual_) = (text(10)?, text(11)?, text(12)?);
-    let starts = batch.column(13).as_primitive::<TimestampMicrosecondType>();
-    let acts = batch.column(14).as_list::<i32>();
-    for i in 0..batch.num_rows() {
-        let partition = partitions.is_valid(i).then(|| partitions.value(i));
-        let udi = Udi::new(pid.value(i), serial.value(i));
-        let since = starts.is_valid(i).then(|| starts.value(i).div_euclid(1_000_000));
-        let holder = since.and_then(|at| {
-            let mut spans = reference.holders(&udi).iter();
-            spans.find(|(span, _)| span.contains(at)).map(|(_, account)| *account)
-        });
-        let account = holder.or_else(|| reference.account(smart.value(i), virtual_.value(i)));
-        let raw = if raws.is_valid(i) { raws.value(i) } else { &[] };
-        let acts = if acts.is_valid(i) { acts_of(&acts.value(i))? } else { Vec::new() };
-        rows.push(Suspended {
-            id: id_of(Place {
-                received_at: times.value(i),
-                source: source.value(i),
-                offset: offsets.value(i),
-                partition,
-                raw,
-            }),
-            received_at: times.value(i).div_euclid(1_000_000),
-            reason: reason.value(i).to_owned(),
-            report_id: if ids.is_valid(i) { ids.value(i).to_string() } else { String::new() },
-            source: source.value(i).to_owned(),
-            offset: offsets.value(i),
-            detail: detail.value(i).to_owned(),
-            collector: collector.value(i).to_owned(),
-            account: account.map(|account| reference.accounts[account].id.clone()),
-            written_off: acts.last().is_some_and(|(word, _)| word == work::WRITE_OFF),
-            acts: acts.into_iter().map(|(_, text)| text).collect(),
-            raw: if with_raw { raw.to_vec() } else { Vec::new() },
-            udi,
-        });
-    }
-    Ok(())
-}
-
-/// Each act of a row: its word, and a text for a person.
-fn acts_of(list: &::arrow::array::ArrayRef) -> anyhow::Result<Vec<(String, String)>> {
-    let of_row = list.as_struct();
-    let at = of_row.column(0).as_primitive::<TimestampMicrosecondType>();
-    let text =
-        |i: usize| anyhow::Ok(cast(of_row.column(i), &DataType::Utf8)?.as_string::<i32>().clone());
-    let (by, act, reason, before) = (text(1)?, text(2)?, text(3)?, text(4)?);
-    Ok((0..of_row.len())
-        .map(|i| {
-            let when = rfc3339(at.value(i).div_euclid(1_000_000));
-            let why =
-                if reason.is_valid(i) { format!(": {}", reason.value(i)) } else { String::new() };
-            let line = format!(
-                "{when} {} by {}{why} (was suspended for {})",
-                act.value(i),
-                by.value(i),
-                before.value(i)
-            );
-            (act.value(i).to_owned(), line)
-        })
-        .collect())
 }
