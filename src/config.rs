@@ -35,6 +35,8 @@ struct File {
     invoice_issuer: Option<String>,
     provider: Option<String>,
     publisher: Option<String>,
+    /// Folder of fonts for PDF, beside those that are built in.
+    pdf_fonts: Option<PathBuf>,
     signature_policy: Option<String>,
     collector: Option<String>,
     collectors: Option<Vec<String>>,
@@ -106,6 +108,7 @@ pub struct Config {
     pub operator: String,
     operator_key: Option<PathBuf>,
     pub parties: Parties,
+    pub pdf_fonts: Option<PathBuf>,
     flush_rows_max: usize,
     flush_bytes_max: usize,
     flush_age_ms_max: Option<u64>,
@@ -166,6 +169,7 @@ impl Config {
                 provider: file.provider.unwrap_or(issuer),
                 publisher: file.publisher.unwrap_or_else(|| "Cisco".to_owned()),
             },
+            pdf_fonts: file.pdf_fonts,
             flush_rows_max: size("flush_rows_max", file.flush_rows_max, 16_000)?,
             flush_bytes_max: size("flush_bytes_max", file.flush_bytes_max, 32 << 20)?,
             flush_age_ms_max: file.flush_age_ms_max,
@@ -189,6 +193,7 @@ impl Config {
             operator: self.operator.clone(),
             operator_key: self.operator_key.clone(),
             parties: self.parties.clone(),
+            pdf_fonts: self.pdf_fonts.clone(),
             flush_rows_max: self.flush_rows_max,
             flush_bytes_max: self.flush_bytes_max,
             flush_age_ms_max: self.flush_age_ms_max,
@@ -295,6 +300,9 @@ fn overlay(file: &mut File) -> anyhow::Result<()> {
     }
     if let Some(path) = setting("OPERATOR_KEY") {
         file.operator_key = Some(path.into());
+    }
+    if let Some(path) = setting("PDF_FONTS") {
+        file.pdf_fonts = Some(path.into());
     }
     for (name, slot) in [
         ("OPERATOR", &mut file.operator),

@@ -1,5 +1,7 @@
 //! `reconcile`, `close`, `statement`, `exceptions`.
 
+#[cfg(feature = "pdf")]
+use std::collections::BTreeSet;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
@@ -19,6 +21,8 @@ use crate::cli::{Failure, Format, Outcome};
 use crate::config::Config;
 use crate::output::{self, Rows};
 use crate::statement;
+#[cfg(feature = "pdf")]
+use crate::statement::pdf::Letterhead;
 
 /// Columns of a statement that a table leaves out; CSV and JSON have them.
 const HIDDEN: &[&str] = &[
@@ -244,9 +248,15 @@ fn write_pdf(
         .context("cannot compute the days")?;
     let coverage = super::compliance::of_customers(&snapshot, period, config, runtime)?;
     let by_customer = (&days, &coverage);
-    let issuer = &config.parties.invoice_issuer;
+    let head =
+        Letterhead { issuer: &config.parties.invoice_issuer, fonts: config.pdf_fonts.as_deref() };
+    if let Some(folder) = head.fonts.filter(|folder| !folder.is_dir()) {
+        return Err(Failure::Usage(anyhow!("pdf_fonts: {} is no folder", folder.display())));
+    }
     if !out.is_dir() && !out.as_os_str().to_string_lossy().ends_with('/') {
-        statement::put(out, &statement::pdf::write(period, lines, by_customer, issuer)?)?;
+        let pdf = statement::pdf::write(period, lines, by_customer, head)?;
+        statement::put(out, &pdf.bytes)?;
+        tell_unknown(&pdf.unknown);
         output::note(config.quiet, &format!("{} lines in {}", lines.len(), out.display()));
         return Ok(());
     }
@@ -254,6 +264,7 @@ fn write_pdf(
     let customers = statement::customers(lines);
     let bar =
         output::progress(config.quiet, customers.len() as u64, "{wide_bar} {pos}/{len} customers");
+    let mut unknown = BTreeSet::new();
     for (n, customer) in customers.iter().enumerate() {
         let of_customer: Vec<Line> =
             lines.iter().filter(|line| line.customer == *customer).cloned().collect();
@@ -264,12 +275,31 @@ fn write_pdf(
             .take(FILE_NAME_CHARS_MAX)
             .collect();
         let file = out.join(format!("{period}-{n:04}-{name}.pdf"));
-        statement::put(&file, &statement::pdf::write(period, &of_customer, by_customer, issuer)?)?;
+        let pdf = statement::pdf::write(period, &of_customer, by_customer, head)?;
+        statement::put(&file, &pdf.bytes)?;
+        unknown.extend(pdf.unknown);
         bar.inc(1);
     }
     bar.finish_and_clear();
+    tell_unknown(&unknown);
     output::note(config.quiet, &format!("{} files in {}", customers.len(), out.display()));
     Ok(())
+}
+
+/// A name that cannot be read is no bill: whoever sends it has to know.
+#[cfg(feature = "pdf")]
+fn tell_unknown(unknown: &BTreeSet<char>) {
+    const SHOWN_MAX: usize = 20;
+    if unknown.is_empty() {
+        return;
+    }
+    let shown: String = unknown.iter().take(SHOWN_MAX).collect();
+    let more = unknown.len().saturating_sub(SHOWN_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let text = format!(
+        "warning: no font here has {shown}{more}: boxes stand in their place; name a folder with fonts that have them by pdf_fonts (RUMLEDGER_PDF_FONTS)"
+    );
+    output::note(false, &text);
 }
 
 pub fn exceptions(

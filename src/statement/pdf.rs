@@ -1,6 +1,7 @@
 //! The statement as PDF, typeset by typst: for each customer its totals, its days, its lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::anyhow;
 use reconcile::shell::compliance_tables::share_text;
@@ -11,6 +12,7 @@ use schemas::quantity::money_text;
 use serde_json::{Value, json};
 use typst_as_lib::TypstEngine;
 use typst_as_lib::typst_kit_options::TypstKitFontOptions;
+use typst_library::layout::{Frame, FrameItem};
 
 use super::{customers, short, tag_name, totals, unit};
 
@@ -19,13 +21,27 @@ const TEMPLATE: &str = include_str!("statement.typ");
 /// Of each customer the time that its devices had to account for, and what of it reports cover, in seconds.
 pub type Covered = BTreeMap<String, (i64, i64)>;
 
-/// The file's bytes, of some customers, each on pages of its own.
+/// Who sends the bill, and the folder of fonts for what those that are built in lack.
+#[derive(Clone, Copy)]
+pub struct Letterhead<'a> {
+    pub issuer: &'a str,
+    pub fonts: Option<&'a Path>,
+}
+
+/// A file as it is written.
+pub struct Pdf {
+    pub bytes: Vec<u8>,
+    /// Characters that no font has; boxes stand in their place.
+    pub unknown: BTreeSet<char>,
+}
+
+/// The file of some customers, each on pages of its own.
 pub fn write(
     period: Period,
     lines: &[Line],
     (days, coverage): (&BTreeMap<String, Vec<Day>>, &Covered),
-    issuer: &str,
-) -> anyhow::Result<Vec<u8>> {
+    Letterhead { issuer, fonts }: Letterhead<'_>,
+) -> anyhow::Result<Pdf> {
     let data = json!({
         "period": period.to_string(),
         "issuer": issuer,
@@ -42,12 +58,34 @@ pub fn write(
         .main_file(TEMPLATE)
         .with_static_file_resolver([("statement.json", data.as_slice())])
         .search_fonts_with(
-            TypstKitFontOptions::default().include_system_fonts(false).include_embedded_fonts(true),
+            // Not those of the machine: a statement looks the same wherever it is made.
+            TypstKitFontOptions::default()
+                .include_system_fonts(false)
+                .include_dirs(fonts)
+                .include_embedded_fonts(true),
         )
         .build();
     let document = engine.compile().output.map_err(|e| anyhow!("typst cannot set it: {e}"))?;
-    typst_pdf::pdf(&document, &typst_pdf::PdfOptions::default())
-        .map_err(|errors| anyhow!("typst cannot write it: {errors:?}"))
+    let bytes = typst_pdf::pdf(&document, &typst_pdf::PdfOptions::default())
+        .map_err(|errors| anyhow!("typst cannot write it: {errors:?}"))?;
+    let mut unknown = BTreeSet::new();
+    document.pages().iter().for_each(|page| gather_unknown(&page.frame, &mut unknown));
+    Ok(Pdf { bytes, unknown })
+}
+
+/// Glyph 0 of every font stands for what the font lacks (OpenType, `.notdef`).
+fn gather_unknown(frame: &Frame, unknown: &mut BTreeSet<char>) {
+    for (_, item) in frame.items() {
+        match item {
+            FrameItem::Group(group) => gather_unknown(&group.frame, unknown),
+            FrameItem::Text(text) => {
+                let missing = text.glyphs.iter().filter(|glyph| glyph.id == 0);
+                let of_text = missing.filter_map(|glyph| text.text.get(glyph.range()));
+                unknown.extend(of_text.flat_map(str::chars));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn of_customer(

@@ -148,6 +148,17 @@ fn a_statement_is_written_in_every_form() {
     assert_eq!(statement(&["--format", "xlsx", "--out", "all"]).status, 1, "a folder");
     assert!(crate::support::names(&place.path("")).iter().all(|name| !name.ends_with(".tmp")));
 
+    // A name that no font here has is told, and where more fonts may be.
+    let set = |name: &str, value: &str| {
+        let args = ["-q", "--lake", lake, "statement", "--period", "2026-10"];
+        let mut command = place.command(&[&args[..], &["--format", "pdf", "--out", "jp"]].concat());
+        crate::support::ran(command.env(name, value).output().unwrap())
+    };
+    let told = set("RUMLEDGER_INVOICE_ISSUER", "株式会社 Söhne");
+    assert_eq!(told.status, 0, "{}", told.stderr);
+    assert!(told.stderr.contains("no font here has 会式株社: "), "{}", told.stderr);
+    assert_eq!(set("RUMLEDGER_PDF_FONTS", "no/such").status, 2);
+
     // What cannot be is said.
     assert_eq!(statement(&["--format", "pdf"]).status, 2, "no file named");
     assert_eq!(statement(&["--format", "csv", "--out", "x"]).status, 2);
