@@ -40,6 +40,7 @@ pub fn findings(
 ) -> Result<Outcome, Failure> {
     let at = instant(as_of, config);
     let snapshot = super::snapshot(config, runtime)?;
+    super::known_account(&snapshot, filter.account.as_ref())?;
     let found = runtime.block_on(async {
         let compliance = Compliance::read(&snapshot, at).await?;
         let mut all = compliance.findings().await?;

@@ -128,6 +128,17 @@ pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outco
     Ok(Outcome::Done)
 }
 
+/// A name that nobody has is a mistake of whoever typed it.
+fn known_customer(customer: &str, config: &Config, runtime: &Runtime) -> Result<(), Failure> {
+    let snapshot = super::snapshot(config, runtime)?;
+    if snapshot.book.book.accounts.iter().any(|account| account.customer == customer) {
+        return Ok(());
+    }
+    Err(Failure::Usage(anyhow!(
+        "no account of accounts.csv is of the customer '{customer}', and no line of the month"
+    )))
+}
+
 pub fn statement(
     period: Period,
     out: Option<&Path>,
@@ -140,6 +151,9 @@ pub fn statement(
         runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
     if let Some(customer) = customer {
         lines.retain(|line| line.customer == customer);
+        if lines.is_empty() {
+            known_customer(customer, config, runtime)?;
+        }
     }
     match (config.format.is_file(), out) {
         (true, Some(out)) => write_statement(period, &lines, customer, out, config, runtime)?,

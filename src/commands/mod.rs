@@ -26,6 +26,9 @@ use ::ingest::shell::endpoints::{self, Health, MetricsText};
 use ::ingest::shell::mediation::Judging;
 use ::lake::Lake;
 use anyhow::{Context as _, anyhow};
+use reconcile::ReconcileError;
+use reconcile::shell::run::Snapshot;
+use schemas::book::AccountId;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::cli::{
@@ -217,14 +220,20 @@ fn listen(
 }
 
 /// A snapshot of everything that a command reads.
-fn snapshot(
-    config: &Config,
-    runtime: &Runtime,
-) -> Result<reconcile::shell::run::Snapshot, Failure> {
+fn snapshot(config: &Config, runtime: &Runtime) -> Result<Snapshot, Failure> {
     pinned(&existing_lake(config)?, runtime)
 }
 
-fn pinned(lake: &Lake, runtime: &Runtime) -> Result<reconcile::shell::run::Snapshot, Failure> {
-    let pinned = runtime.block_on(reconcile::shell::run::Snapshot::pin(lake));
+/// An account that nobody has is a mistake of whoever typed it, and no empty answer.
+fn known_account(snapshot: &Snapshot, account: Option<&AccountId>) -> Result<(), Failure> {
+    let Some(id) = account else { return Ok(()) };
+    if snapshot.book.book.accounts.iter().any(|account| account.id == *id) {
+        return Ok(());
+    }
+    Err(Failure::Usage(ReconcileError::NoAccount(id.clone()).into()))
+}
+
+fn pinned(lake: &Lake, runtime: &Runtime) -> Result<Snapshot, Failure> {
+    let pinned = runtime.block_on(Snapshot::pin(lake));
     Ok(pinned.with_context(|| format!("cannot read the lake {}", lake.location()))?)
 }

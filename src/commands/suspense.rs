@@ -84,6 +84,7 @@ pub fn list(
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let snapshot = super::snapshot(config, runtime)?;
+    super::known_account(&snapshot, filter.account.as_ref())?;
     let now = config.now();
     let all = read(&snapshot, false, runtime)?;
     let mut rows: Vec<_> = all.iter().filter(|one| filter.takes(one)).collect();
@@ -114,6 +115,7 @@ pub fn count(
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let snapshot = super::snapshot(config, runtime)?;
+    super::known_account(&snapshot, filter.account.as_ref())?;
     let now = config.now();
     let mut groups: BTreeMap<String, (u64, EpochSeconds)> = BTreeMap::new();
     for one in read(&snapshot, false, runtime)?.iter().filter(|one| filter.takes(one)) {

@@ -204,7 +204,18 @@ fn one_account_alone() {
                 .all(|l| l.contains(",sakura.example,Tokyo,") && l.contains(",JPY,")),
         "{lines}"
     );
-    assert_eq!(place.run(&["reconcile", "--period", "2026-10", "--account", "no/body"]).status, 2);
+    // Whom nobody knows is a mistake, and no empty answer.
+    for args in [
+        &["reconcile", "--period", "2026-10", "--account", "no/body"][..],
+        &["findings", "--account", "no/body"],
+        &["suspense", "list", "--account", "no/body"],
+        &["suspense", "list", "--by", "reason", "--account", "no/body"],
+        &["statement", "--period", "2026-10", "--customer", "Nobody"],
+    ] {
+        let ran = place.run(args);
+        assert!(ran.status == 2 && ran.stderr.contains("accounts.csv"), "{args:?}: {}", ran.stderr);
+    }
+    place.ok(0, &["statement", "--period", "2026-09", "--customer", "Sakura Retail"]);
     let rest = place.ok(3, &["reconcile", "--period", "2026-10", "--format", "csv"]);
     assert!(!rest.contains("sakura"), "{rest}");
 }
