@@ -14,8 +14,12 @@ pub fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(path);
     std::fs::create_dir_all(dir)?;
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)?;
+    let put = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = put {
+        // A disk that is full is not to keep a part of it.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
     remove_left_over(dir, path)
 }
 
@@ -41,6 +45,16 @@ fn remove_left_over(dir: &Path, path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_put_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bearing.json");
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        put(&path, b"new").unwrap_err();
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 1);
+    }
 
     #[test]
     fn what_the_dead_left_of_a_cache_goes() {
