@@ -281,7 +281,8 @@ impl Table {
     /// succeeds only as the next version of it. (delta-rs compares them only with commits it races,
     /// and takes an old offset again without a word: delta-rs#2580.) When the commit returns an error,
     /// it may have succeeded all the same (delta-rs#2279), so the log is read before anything is said.
-    /// `marks` move other counters with the same commit, without any comparison.
+    /// `marks` move other counters with the same commit, without any comparison. Afterwards the version of that commit is
+    /// loaded, whatever others made since.
     ///
     /// # Errors
     /// If the store fails and the log shows that nothing was committed.
@@ -477,7 +478,11 @@ impl Table {
                 if !is_ours {
                     return Ok(Appended::Stale);
                 }
-                self.refresh().await?;
+                // This version and no later one: whoever counts commits takes in what others made behind it
+                // when the table is refreshed.
+                let mut anew = DeltaTable::new(log_store);
+                anew.load_version(base + 1).await.map_err(self.failed("load"))?;
+                *self = Table::loaded(&self.name, anew).await?;
                 Ok(Appended::Committed(base + 1))
             }
         }

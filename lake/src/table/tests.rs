@@ -2,6 +2,8 @@ use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::*;
+use crate::disk::{Disk, Step};
+use crate::store::Root;
 use crate::{Lake, Layout};
 
 /// Numbers, divided by kind.
@@ -54,6 +56,43 @@ async fn a_state_is_read_anew_now_and_then() {
         table.refresh().await.unwrap();
     }
     assert_eq!(files.len(), 120);
+}
+
+/// A commit is made, its answer is lost, and another writer is faster than the question whether it was: as a store on the
+/// network does it that is asked again and says that the file is there already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_stands_where_it_was_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = Lake::open(dir.path().to_str().unwrap()).unwrap();
+    let mut other = plain.ensure("t", &of_kinds()).await.unwrap();
+    other.append_once(&[of_kind_a(1)]).await.unwrap();
+    let disk = Disk::watched(Arc::new(move |step: &Step| {
+        if let Step::Named { from, to } = step
+            && to.ends_with("_delta_log/00000000000000000002.json")
+            && !to.exists()
+        {
+            std::fs::hard_link(from, to)?;
+            let mut other = other.clone();
+            let appending = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                runtime.block_on(async {
+                    other.refresh().await.unwrap();
+                    other.append_once(&[of_kind_a(3)]).await.unwrap()
+                })
+            });
+            assert_eq!(appending.join().unwrap(), Appended::Committed(3));
+        }
+        Ok(())
+    }));
+    let watched = Lake { root: plain.root.clone(), store: Root::on(disk) };
+    let mut writer = watched.table("t").await.unwrap().unwrap();
+    assert_eq!(writer.append_once(&[of_kind_a(2)]).await.unwrap(), Appended::Committed(2));
+    // What the other committed is not loaded without a word: nobody would take it in.
+    assert_eq!(writer.version(), 2);
+    assert_eq!(writer.files().await.unwrap().len(), 2);
+    assert_eq!(writer.append_once(&[of_kind_a(4)]).await.unwrap(), Appended::Stale);
+    writer.refresh().await.unwrap();
+    assert_eq!((writer.version(), writer.files().await.unwrap().len()), (3, 3));
 }
 
 async fn number(table: &mut Table, number: i64) {

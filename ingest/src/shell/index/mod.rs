@@ -164,7 +164,7 @@ impl Index {
                 let files: Vec<String> =
                     changes.added.into_iter().filter(|path| path.starts_with(&accepted)).collect();
                 if files.is_empty() {
-                    return self.record(std::iter::empty(), journal);
+                    return self.stand_at(journal, std::iter::empty());
                 }
                 journal.provider_of_files(&session, files).await?
             }
@@ -184,7 +184,7 @@ impl Index {
         while let Some(batch) = rows.next().await {
             self.insert(entries(&batch.map_err(read)?)?.into_iter())?;
         }
-        self.record(std::iter::empty(), journal)
+        self.stand_at(journal, std::iter::empty())
     }
 
     /// Changes whenever the index learns of reports that this process did not commit.
@@ -213,14 +213,26 @@ impl Index {
         Ok(reports.iter().zip(found).map(probe).collect())
     }
 
-    /// Takes in reports whose commit is durable, and the version of that commit.
+    /// Takes in reports whose commit is durable: the one behind those that the index knows.
     ///
     /// # Errors
     /// If the index cannot be written.
+    ///
+    /// # Panics
+    /// If there are commits between: what they accepted would never be known, and be accepted once more.
     pub fn record(
         &mut self,
         accepted: impl Iterator<Item = (ReportKey, Digest)>,
         journal: &Table,
+    ) -> Result<()> {
+        assert!(journal.version() <= self.version + 1, "an index takes in every commit");
+        self.stand_at(journal, accepted)
+    }
+
+    fn stand_at(
+        &mut self,
+        journal: &Table,
+        accepted: impl Iterator<Item = (ReportKey, Digest)>,
     ) -> Result<()> {
         // It may have met them in the log already, and later commits too.
         if self.version >= journal.version() {
