@@ -40,6 +40,10 @@ pub fn error(error: &anyhow::Error) {
             shown = cause;
         }
     }
+    let whole: Vec<String> = error.chain().map(ToString::to_string).collect();
+    if let Some(advice) = ::lake::advice(&whole.join("\n")) {
+        let _ = writeln!(io::stderr(), "  what to do: {advice}");
+    }
 }
 
 /// A remark that is no result.

@@ -45,6 +45,13 @@ before=$("$bin" --lake $s3 sql "SELECT count(*) FROM journal" --format csv | tai
 [ "$before" = "$("$bin" --lake "$local_" sql "SELECT count(*) FROM journal" --format csv | tail -n 1)" ]
 echo "accepted, all different: $(accepted $s3); received: $before"
 
+echo "== a prefix that nothing stands under"
+for what in verify "statement --period 2026-09" "close --period 2026-09" "reconcile --period 2026-09"; do
+  # shellcheck disable=SC2086
+  "$bin" -q --lake s3://lakes/mistyped $what >/dev/null 2>mistyped && status=0 || status=$?
+  [ $status = 1 ] && grep -q 'there is no lake at s3://lakes/mistyped/' mistyped || { echo "$what: $status, $(cat mistyped)" >&2; exit 1; }
+done
+
 echo "== S3, eight reconciles at once"
 pids=()
 for _ in $(seq 8); do

@@ -9,6 +9,12 @@ use crate::disk::NotSynced;
 pub enum LakeError {
     #[error("'{location}' is no lake: {why}")]
     Location { location: String, why: String },
+    #[error("cannot look into {location}")]
+    Reach {
+        location: String,
+        #[source]
+        source: Box<object_store::Error>,
+    },
     #[error("the store of table {table} failed")]
     Store {
         table: String,
@@ -36,6 +42,33 @@ pub enum LakeError {
         #[source]
         source: Box<datafusion::error::DataFusionError>,
     },
+}
+
+/// What object_store says of S3, and what to do about it: it names neither settings nor rights.
+const ADVICE: [(&str, &str); 5] = [
+    (
+        "169.254.169.254",
+        "there are no credentials for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where an instance has a role",
+    ),
+    (
+        "URL scheme is not allowed",
+        "the endpoint is http://, without encryption: set AWS_ALLOW_HTTP=true if that is meant",
+    ),
+    (
+        "lacked the necessary privileges",
+        "these credentials may not do this: they have to list, read, write and delete under the lake's prefix (reading alone is enough for what writes nothing)",
+    ),
+    (
+        "400 Bad Request",
+        "the store takes the request for a wrong one: as a rule AWS_REGION is not the bucket's",
+    ),
+    ("NoSuchBucket", "make the bucket, or correct its name: rumledger makes none"),
+];
+
+/// What to do about a failure of a bucket, where its texts do not say it.
+#[must_use]
+pub fn advice(texts: &str) -> Option<&'static str> {
+    ADVICE.iter().find(|(said, _)| texts.contains(said)).map(|(_, advice)| *advice)
 }
 
 impl LakeError {
@@ -79,6 +112,12 @@ impl LakeError {
             }
             cause = error.source();
         }
-        matches!(self, LakeError::Store { .. } | LakeError::Delta { .. } | LakeError::Local { .. })
+        matches!(
+            self,
+            LakeError::Reach { .. }
+                | LakeError::Store { .. }
+                | LakeError::Delta { .. }
+                | LakeError::Local { .. }
+        )
     }
 }

@@ -33,7 +33,7 @@ pub use book::{
     Import, StoredBook, TABLE as BOOK, book_stands_at, book_that_stood_at, book_version,
     each_trust_code, each_trust_code_at, load_book, load_book_kept, save_book, take_back_book,
 };
-pub use error::LakeError;
+pub use error::{LakeError, advice};
 pub use maintain::{Optimized, Vacuumed};
 pub use seal::FilesChecked;
 pub use table::{Appended, Changes, Fence, Table, Written};
@@ -73,10 +73,15 @@ impl Lake {
             .map_or_else(|()| self.root.to_string(), |p| p.display().to_string())
     }
 
-    /// True of a local lake whose folder is not there.
-    #[must_use]
-    pub fn is_absent(&self) -> bool {
-        self.root.to_file_path().is_ok_and(|path| !path.exists())
+    /// True if nothing is there: no folder, or in a bucket no object under the prefix.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn is_absent(&self) -> Result<bool> {
+        match self.root.to_file_path() {
+            Ok(path) => Ok(!path.exists()),
+            Err(()) => self.store.is_empty(&self.root).await,
+        }
     }
 
     /// A local folder for caches of this lake: inside a local lake, in the user's cache otherwise.

@@ -5,8 +5,9 @@ use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -33,13 +34,23 @@ pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
         return Err(wrong(&"it is blank"));
     }
     if location.starts_with("s3://") {
-        let url =
-            Url::parse(&format!("{}/", location.trim_end_matches('/'))).map_err(|e| wrong(&e))?;
+        let url = bucket_url(location)?;
         // Conditional puts (If-None-Match) are object_store's default for S3: they are what makes a
         // commit that lost the race fail.
-        let s3 =
-            AmazonS3Builder::from_env().with_url(url.as_str()).build().map_err(|e| wrong(&e))?;
+        let s3 = AmazonS3Builder::from_env().with_url(url.as_str());
+        if let Some(endpoint) = s3.get_config_value(&AmazonS3ConfigKey::Endpoint)
+            && !Url::parse(&endpoint)
+                .is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"))
+        {
+            return Err(wrong(&format!(
+                "AWS_ENDPOINT_URL (or AWS_ENDPOINT) '{endpoint}' is no http:// or https:// URL"
+            )));
+        }
+        let s3 = s3.build().map_err(|e| wrong(&e))?;
         return Ok((url, Root { store: Arc::new(s3), disk: Disk::default() }));
+    }
+    if location.starts_with("s3:") {
+        return Err(wrong(&"write s3://BUCKET/PREFIX"));
     }
     if location.contains("://") && !location.starts_with("file://") {
         return Err(wrong(&"use a path or s3://BUCKET/PREFIX"));
@@ -57,6 +68,25 @@ pub(crate) fn open(location: &str) -> Result<(Url, Root)> {
         return Err(wrong(&"a '%' cannot stand in its path"));
     }
     Ok((url, Root::on(Disk::default())))
+}
+
+/// `s3://BUCKET/PREFIX/`, where nothing in it means anything else in a URL: a part that was passed over would make two
+/// lakes one.
+fn bucket_url(location: &str) -> Result<Url> {
+    let wrong = |why: &dyn fmt::Display| LakeError::location(location, why);
+    if let Some(c) = location.chars().find(|c| matches!(c, '?' | '#' | '%') || c.is_control()) {
+        return Err(wrong(&format!("{c:?} cannot stand in it")));
+    }
+    let whole = format!("{}/", location.trim_end_matches('/'));
+    let url = Url::parse(&whole).map_err(|e| wrong(&e))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong(&"it names no bucket"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
+        return Err(wrong(&"it is s3://BUCKET/PREFIX, without user, password and port"));
+    }
+    path_of(&url)?;
+    Ok(url)
 }
 
 /// The path from the root of the file system, without `..`: a store knows only names.
@@ -96,6 +126,21 @@ impl Root {
     ) -> Result<(Arc<dyn ObjectStore>, Arc<dyn ObjectStore>)> {
         let prefixed = PrefixStore::new(Arc::clone(&self.store), path_of(table)?);
         Ok((Arc::new(prefixed), Arc::clone(&self.store)))
+    }
+
+    /// True if no object stands under a location.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(crate) async fn is_empty(&self, root: &Url) -> Result<bool> {
+        let prefix = path_of(root)?;
+        match self.store.list(Some(&prefix)).next().await {
+            None => Ok(true),
+            Some(Ok(_)) => Ok(false),
+            Some(Err(source)) => {
+                Err(LakeError::Reach { location: root.to_string(), source: Box::new(source) })
+            }
+        }
     }
 
     /// Makes the folder of a local table.
@@ -273,5 +318,32 @@ impl MultipartUpload for SyncedUpload {
 
     async fn abort(&mut self) -> object_store::Result<()> {
         self.inner.abort().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_and_a_prefix_and_nothing_else() {
+        for (location, is_one) in [
+            ("s3://lakes", true),
+            ("s3://lakes/a b/ü+&=;", true),
+            ("s3://lakes/x///", true),
+            // Parts that a URL keeps elsewhere: two such lakes would be one.
+            ("s3://lakes/x?a", false),
+            ("s3://lakes/x#b", false),
+            ("s3://lakes/p%41", false),
+            ("s3://lakes/a\tb", false),
+            ("s3://user:secret@lakes/x", false),
+            ("s3://lakes:9000/x", false),
+            ("s3://", false),
+            ("s3:///x", false),
+            ("s3://lakes//x", false),
+        ] {
+            let found = bucket_url(location);
+            assert_eq!(found.is_ok(), is_one, "{location}: {found:?}");
+        }
     }
 }

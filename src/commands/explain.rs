@@ -39,7 +39,7 @@ impl Found {
 }
 
 fn fetch(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Found, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let cache_dir = lake.cache_dir(&config.cache_dir);
     // Asked for now: it is there when the reports are.
     let newest = runtime.spawn({
@@ -348,7 +348,7 @@ fn table(found: &Found) -> String {
 pub fn proof(line_id: &str, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
     let found = fetch(line_id, config, runtime)?;
     let explained = &found.explained;
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let line = &explained.line;
     let (all, manifest) = runtime.block_on(async {
         let table = lake.table(schemas::ledger::TABLE).await?;

@@ -27,7 +27,7 @@ pub fn optimize(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let target = NonZeroU64::new(target_mb << 20).context("a size above 0")?;
     let mut rows = Vec::new();
     for name in TABLES {
@@ -99,7 +99,7 @@ pub fn vacuum(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let keep = Duration::from_secs(keep_hours * 3600);
     let mut rows = Vec::new();
     // What lines and closes stand on stays readable, however old: they are computed again from it.

@@ -45,7 +45,7 @@ pub fn reconcile(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let cache_dir = lake.cache_dir(&config.cache_dir);
     let (mut lines, mut exceptions, mut versions) = (Vec::new(), Vec::new(), Vec::new());
     for period in periods {
@@ -76,7 +76,7 @@ pub fn reconcile(
 
 /// Computes again what the run of a version of the ledger posted, from what it read then.
 pub fn as_of(version: u64, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let table = runtime.block_on(lake.table(schemas::ledger::TABLE))?;
     let table = table.ok_or_else(|| anyhow!("the lake {} has no ledger yet", config.lake))?;
     let run = match runtime.block_on(run::reproduce(&lake, &table, version)) {
@@ -115,7 +115,7 @@ fn outcome(exceptions: &[ExceptionRow]) -> Outcome {
 }
 
 pub fn close(period: Period, config: &Config, runtime: &Runtime) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let key = config.operator_key().map_err(Failure::Usage)?;
     // It cannot be undone, and what comes for the month goes into a later one from then on.
     if period.bounds(&TimeZone::UTC).1 > config.now() {
@@ -146,7 +146,7 @@ pub fn statement(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let mut lines =
         runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
     if let Some(customer) = customer {
@@ -321,7 +321,7 @@ pub fn exceptions(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let rows =
         runtime.block_on(run::exceptions(&lake, period)).context("cannot compute exceptions")?;
     print_exceptions(&rows, config.format)?;

@@ -123,7 +123,7 @@ fn open_lake(config: &Config) -> Result<Lake, Failure> {
     static TOLD: Once = Once::new();
     let lake = Lake::open(&config.lake).map_err(|error| Failure::Usage(error.into()))?;
     // Whoever reads it would take an empty answer for one.
-    if lake.is_absent() && !config.lake_is_named {
+    if !config.lake_is_named && !std::path::Path::new(&config.lake).exists() {
         TOLD.call_once(|| {
             let what = format!("there is no lake at {} yet", lake.location());
             crate::output::note(config.quiet, &what);
@@ -134,9 +134,9 @@ fn open_lake(config: &Config) -> Result<Lake, Failure> {
 
 /// A lake that is there, if somebody said where: whoever reads or closes one that is not has mistyped its name, as a
 /// rule, and would take what it says for an answer. Where nobody did, nothing was taken in yet.
-fn existing_lake(config: &Config) -> Result<Lake, Failure> {
+fn existing_lake(config: &Config, runtime: &Runtime) -> Result<Lake, Failure> {
     let lake = open_lake(config)?;
-    if lake.is_absent() && config.lake_is_named {
+    if config.lake_is_named && runtime.block_on(lake.is_absent())? {
         return Err(Failure::Failed(anyhow!(
             "there is no lake at {}; `book import` and `ingest` make one",
             lake.location()
@@ -221,7 +221,7 @@ fn listen(
 
 /// A snapshot of everything that a command reads.
 fn snapshot(config: &Config, runtime: &Runtime) -> Result<Snapshot, Failure> {
-    pinned(&existing_lake(config)?, runtime)
+    pinned(&existing_lake(config, runtime)?, runtime)
 }
 
 /// An account that nobody has is a mistake of whoever typed it, and no empty answer.

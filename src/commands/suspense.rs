@@ -282,7 +282,7 @@ pub fn retry(
     let which =
         Which { reasons: parse_reason(reason)?.map(|r| BTreeSet::from([r])), ids: by_id(ids) };
     known(&which, config, runtime)?;
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let mut journal = journal_of(&lake, config, runtime)?;
     let judging = super::judging(&lake, config, runtime)?;
     let cache_dir = lake.cache_dir(Path::new(&config.cache_dir));
@@ -333,7 +333,7 @@ pub fn write_off(
         ids: by_id(ids),
     };
     known(&which, config, runtime)?;
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let mut journal = journal_of(&lake, config, runtime)?;
     let act = Act {
         at: config.now(),

@@ -76,7 +76,7 @@ pub fn run(
         currency: mapping.columns.currency.is_some(),
     };
     let theirs = read(vendor, &mapping)?;
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let lines =
         runtime.block_on(run::statement(&lake, period)).context("cannot read the ledger")?;
     let ours = ours(&lines, grain);

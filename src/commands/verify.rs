@@ -64,7 +64,7 @@ fn check(
     config: &Config,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let lake = super::existing_lake(config)?;
+    let lake = super::existing_lake(config, runtime)?;
     let mut stand_on = (BTreeSet::new(), BTreeSet::new());
     for name in SEALED {
         let Some(table) = runtime.block_on(lake.table(name)).with_context(|| unreadable(name))?

@@ -282,6 +282,8 @@ fn exit_statuses() {
         (2, &["--config", "bad.toml", "statement", "--period", "2026-10"]),
         (2, &["--config", "odd.toml", "statement", "--period", "2026-10"]),
         (2, &["--lake", "ftp://x", "statement", "--period", "2026-10"]),
+        (2, &["--lake", "s3:lakes/x", "statement", "--period", "2026-10"]),
+        (2, &["--lake", "s3://lakes/one?two", "statement", "--period", "2026-10"]),
         (2, &["--format", "xml", "statement", "--period", "2026-10"]),
         (2, &["fleet", "generate", "--out", "x", "--duplicates", "200"]),
         (1, &["ingest", "files", "not-there"]),
