@@ -1,14 +1,15 @@
 //! Ledger lines: what has been posted (contract 3.9, 4, 5).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, i256};
 
 use crate::journal::timestamp;
 use crate::merkle::{self, Hash};
 use crate::period::{EpochSeconds, Period, rfc3339};
-use crate::quantity::{QUANTITY_SCALE, decimal_text, divide_half_even, money_text};
+use crate::quantity::{QUANTITY_SCALE, decimal_text, money_text};
 
 /// Name of the Delta table.
 pub const TABLE: &str = "ledger";
@@ -168,10 +169,10 @@ pub const RECORD_COLUMNS: [&str; 14] = [
 /// How much of what usage was charged verified reports back, over lines: amounts taken without their signs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifiedShare {
-    /// Sum of |amount| · share.
-    verified: i128,
+    /// Sum of |amount| · share, which amounts of 34 digits carry beyond 128 bits.
+    verified: i256,
     /// Sum of |amount|.
-    of: i128,
+    of: i256,
 }
 
 impl VerifiedShare {
@@ -179,16 +180,28 @@ impl VerifiedShare {
     /// report.
     pub fn add(&mut self, line: &Line) {
         if let (Charge::Usage, Some(share)) = (line.key.charge, line.verified_share) {
-            let amount = line.amount.abs();
-            self.verified += amount.saturating_mul(share);
-            self.of += amount;
+            self.take(line.amount, share);
         }
+    }
+
+    fn take(&mut self, amount: i128, share: i128) {
+        let amount = i256::from_i128(amount).wrapping_abs();
+        self.verified += amount * i256::from_i128(share);
+        self.of += amount;
     }
 
     /// 6 places, half to even; `None` where nothing was charged.
     #[must_use]
     pub fn text(self) -> Option<String> {
-        let share = divide_half_even(self.verified, self.of)?;
+        let (whole, rest) =
+            (self.verified.checked_div(self.of)?, self.verified.checked_rem(self.of)?);
+        let whole = whole.to_i128()?;
+        let up = match (rest + rest).cmp(&self.of) {
+            Ordering::Less => 0,
+            Ordering::Equal => whole & 1,
+            Ordering::Greater => 1,
+        };
+        let share = whole + up;
         Some(decimal_text(share, QUANTITY_SCALE))
     }
 }
@@ -347,3 +360,32 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("chain"),
     ]))
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Lines<'a> = &'a [(i128, i128)];
+
+    /// Worked out by hand: Σ |amount| · share ÷ Σ |amount|.
+    #[test]
+    fn shares_are_weighed_by_what_was_charged() {
+        let large = 10i128.pow(37);
+        let table: [(Lines<'_>, Option<&str>); 7] = [
+            (&[], None),
+            (&[(0, 1_000_000)], None),
+            (&[(3, 1_000_000), (-1, 0)], Some("0.750000")),
+            (&[(2, 1), (2, 0)], Some("0.000000")),
+            (&[(2, 3), (2, 0)], Some("0.000002")),
+            (&[(large, 500_000), (-large, 1_000_000)], Some("0.750000")),
+            (&[(i128::MAX, 1_000_000), (i128::MIN, 1_000_000)], Some("1.000000")),
+        ];
+        for (lines, expected) in table {
+            let mut share = VerifiedShare::default();
+            for (amount, of_line) in lines {
+                share.take(*amount, *of_line);
+            }
+            assert_eq!(share.text().as_deref(), expected, "{lines:?}");
+        }
+    }
+}

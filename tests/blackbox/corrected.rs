@@ -142,6 +142,47 @@ fn hours_that_a_zone_adds_to_a_month_are_read() {
     all_are_explained(&place);
 }
 
+/// An import breaks off when its book is saved: the next run takes it back, for it changes May's price. By that book
+/// nothing would be due in June, by the one before it a second device's 8 × 720.
+#[test]
+fn a_dry_run_after_an_import_that_broke_off_shows_what_a_run_posts() {
+    let place = Place::new();
+    let book = |may: u32, purchased: u32| {
+        let prices = format!(
+            "p,T,usage,2000-01-01,license-hours,flat,,{may},,USD\np,T,usage,2026-06-01,license-hours,flat,,1,,USD\n"
+        );
+        (prices, format!("P1,sa,v,T,{purchased},2000-01-01,,p\n"))
+    };
+    let (prices, purchases) = book(1, 0);
+    let accounts = ("accounts", "sa,v,C,USD,UTC\n");
+    import(&place, &[accounts, ("prices", &prices), ("purchases", &purchases)]);
+    let may = JUNE - 744 * HOUR;
+    take(&place, "sa/v", &report("1", false, (may, JUNE + 720 * HOUR)));
+    assert_eq!(post(&place, "2026-05"), ["usage,charge,5952.000000,5952.0000"]);
+    assert_eq!(post(&place, "2026-06"), ["usage,charge,5760.000000,5760.0000"]);
+    take(&place, "sa/v", &report("2", false, (JUNE, JUNE + 720 * HOUR)));
+
+    let (prices, purchases) = book(3, 8);
+    for (name, rows) in [("prices", prices), ("purchases", purchases)] {
+        let path = place.path(&format!("book/{name}.csv"));
+        let header = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
+        std::fs::write(path, format!("{header}\n{rows}")).unwrap();
+    }
+    let mut broken = place.command(&["-q", "book", "import", "book"]);
+    let broken = support::ran(broken.env("RUMLEDGER_FAILPOINT", "after-commit").output().unwrap());
+    assert_eq!(broken.status, -1, "{}", broken.stderr);
+    assert_eq!(place.sql("SELECT quantity FROM book_purchases"), ["8"], "saved");
+
+    let june = [&RECONCILE[..], &["--period", "2026-06"]].concat();
+    let planned = place.ok(0, &[&june[..], &["--dry-run"]].concat());
+    assert_eq!(planned.lines().count(), 2, "{planned}");
+    assert_eq!(place.ok(0, &june), planned);
+    assert_eq!(place.sql("SELECT quantity FROM book_purchases"), ["0"], "taken back");
+    let posted = "SELECT kind, quantity, amount FROM ledger WHERE kind = 'adjustment'";
+    assert_eq!(place.sql(posted), ["adjustment,5760.000000,5760.0000"]);
+    all_are_explained(&place);
+}
+
 /// June has 720 hours, in which 8 are used: by whichever price is in force, and never by the other.
 #[test]
 fn a_price_changes_before_a_run_or_not_at_all() {

@@ -1,5 +1,9 @@
 //! Suspended reports as a work list: counted, shown, retried, written off; never lost.
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use crate::support::{self, Place, counts};
 
 fn balance(place: &Place) -> Vec<String> {
@@ -186,6 +190,45 @@ fn what_came_first_is_judged_first() {
             ]
         );
     }
+}
+
+/// An archive has an order of its own, and members of one name; through a pipe it can be read once.
+#[test]
+fn what_stood_first_in_a_bundle_is_judged_first() {
+    let place = Place::new();
+    for (folder, value) in [("z", 0), ("a", 1), ("m", 2)] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+        std::fs::write(place.path(folder).join("dev.txt"), report(value)).unwrap();
+    }
+    let mut tar = Command::new("tar");
+    let packed =
+        tar.current_dir(place.path(".")).args(["czf", "-", "z/dev.txt", "a/dev.txt", "m/dev.txt"]);
+    let packed = packed.output().unwrap().stdout;
+    let mut taking = place.command(&["ingest", "files", "/dev/stdin", "--format", "json"]);
+    taking.env("RUMLEDGER_SIGNATURE_POLICY", "suspend");
+    let mut taking = taking.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    taking.stdin.take().unwrap().write_all(&packed).unwrap();
+    let taken = support::ran(taking.wait_with_output().unwrap());
+    assert_eq!(taken.status, 3, "{}", taken.stderr);
+    assert!(taken.stdout.contains("\"signature-unverifiable\":3"), "{}", taken.stdout);
+
+    let each: BTreeSet<String> = ids(&place, &[]).into_iter().collect();
+    assert_eq!(each.len(), 3, "{each:?}");
+    // One of them judged again in vain, they keep their order.
+    let retry = |more: &[&str], policy: &str| {
+        let mut command = place.command(&[&["suspense", "retry"], more].concat());
+        support::ran(command.env("RUMLEDGER_SIGNATURE_POLICY", policy).output().unwrap())
+    };
+    assert_eq!(retry(&["--id", each.first().unwrap()], "suspend").status, 3);
+    assert_eq!(retry(&[], "accept").status, 3);
+    assert_eq!(
+        place.sql("SELECT disposition, source, measurements[1]['value'] FROM journal ORDER BY 3"),
+        [
+            "accepted,/dev/stdin!dev.txt,0",
+            "suspended,/dev/stdin!dev.txt#2,1",
+            "suspended,/dev/stdin!dev.txt#3,2"
+        ]
+    );
 }
 
 /// A limit that is raised lets in what was over it.

@@ -41,6 +41,8 @@ pub struct Block {
     /// Bytes that were taken last: about as many are to come.
     taken: usize,
     held: Vec<Held>,
+    /// Bytes of evidence beside the reports.
+    beside: usize,
 }
 
 /// A report whose bytes are in the block.
@@ -61,6 +63,7 @@ impl Block {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(text);
+        self.beside += context.len();
         self.held.push(Held { position, part: start..start + text.len(), refused, context });
     }
 
@@ -94,15 +97,16 @@ impl Block {
         self.held.is_empty()
     }
 
-    /// Bytes gathered.
+    /// Bytes gathered, those of evidence beside the reports among them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.beside
     }
 
     /// The reports, in their order; nothing is left.
     pub fn take(&mut self) -> Vec<RawReport> {
         self.taken = self.bytes.len();
+        self.beside = 0;
         let block = self.bytes.split().freeze();
         let report = |Held { position, part, refused, context }| RawReport {
             position,

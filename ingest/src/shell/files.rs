@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use crate::core::carrier::Source;
@@ -30,6 +31,31 @@ impl Source for FileSource {
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(File::open(&self.path)?))
+    }
+
+    fn keep(&self, all: &mut dyn Read) -> io::Result<Option<Box<dyn Source>>> {
+        if std::fs::metadata(&self.path)?.is_file() {
+            return Ok(None);
+        }
+        let mut file = NamedTempFile::new()?;
+        io::copy(all, &mut file)?;
+        Ok(Some(Box::new(Spooled { file, name: self.name.clone() })))
+    }
+}
+
+/// What came through a pipe, in a temporary file that goes with it.
+struct Spooled {
+    file: NamedTempFile,
+    name: String,
+}
+
+impl Source for Spooled {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(self.file.reopen()?))
     }
 }
 

@@ -197,7 +197,7 @@ impl Rows {
     /// Adds a row.
     ///
     /// # Errors
-    /// If the rows hold more measurements than a list column can (2^31), long after a flush is due.
+    /// If the rows hold more measurements, or more bytes, than a column can (2^31), long after a flush is due.
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), ArrowError> {
         let Row { arrival, readings, judged } = row;
         let Arrival { raw, delivery, partition, received_at } = arrival;
@@ -240,6 +240,9 @@ impl Rows {
         self.ha.push(readings.ha_udi.len(), !readings.ha_udi.is_empty())?;
         self.push_measurements(&readings.measurements)?;
         self.raw.push(&raw.text)?;
+        if self.context.values_slice().len() + raw.context.len() > i32::MAX as usize {
+            return Err(ArrowError::OffsetOverflowError(raw.context.len()));
+        }
         self.context.append_option((!raw.context.is_empty()).then_some(&raw.context));
         self.push_asides(&readings.asides)?;
         self.bytes += raw.text.len() + raw.context.len() + 64 * readings.measurements.len();

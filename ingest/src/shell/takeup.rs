@@ -8,11 +8,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
-use arrow::compute::{
-    SortColumn, cast, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch,
-};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray as _, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext, col, lit};
 use futures::StreamExt as _;
@@ -189,7 +187,10 @@ fn judge_rows(
     total: &mut TakenUp,
 ) -> Result<Option<Exchange>> {
     let wanted = which.mask(rows)?;
-    let before = in_order_of_arrival(&filter_record_batch(rows, &wanted)?)?;
+    let (wanted_at, others_at): (Vec<u32>, Vec<u32>) =
+        (0..).take(rows.num_rows()).partition(|&i| wanted.value(i as usize));
+    let judged_at = in_order_of_arrival(rows, wanted_at)?;
+    let before = take_record_batch(rows, &UInt32Array::from(judged_at.clone()))?;
     let mut gathered = Gathered::in_order();
     gathered.take(&arrivals_of(&before, judging)?, judging, index, None)?;
     let after = gathered.finish()?;
@@ -222,8 +223,14 @@ fn judge_rows(
     }
     let acts = with_act(&before, &acted, act)?;
     let after_rows = replace_acts(judged, acts)?;
-    let rest = filter_record_batch(rows, &arrow::compute::not(&wanted)?)?;
-    let rows = concat_batches(&SCHEMA, [&rest, &after_rows])?;
+    // Each row stays where it was: their order is that in which the reports came.
+    let mut taken_from = vec![0; rows.num_rows()];
+    for (from, &at) in (0..).zip(judged_at.iter().chain(&others_at)) {
+        taken_from[at as usize] = from;
+    }
+    let others = take_record_batch(rows, &UInt32Array::from(others_at))?;
+    let rows = concat_batches(&SCHEMA, [&after_rows, &others])?;
+    let rows = take_record_batch(&rows, &UInt32Array::from(taken_from))?;
     let changed = filter_record_batch(&after_rows, &BooleanArray::from(differs))?;
     let meant = which.mask(&after_rows)?;
     let suspended = Disposition::Suspended.as_str();
@@ -233,14 +240,12 @@ fn judge_rows(
     Ok(Some(Exchange { rows, changed, fresh: after.fresh, found, settled }))
 }
 
-/// Rows in the order in which they were received; a file that was exchanged before has them in another.
-fn in_order_of_arrival(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let columns = ["received_at", "source", "partition", "offset"];
-    let by = columns.map(|name| {
-        column(rows, name).map(|values| SortColumn { values: Arc::clone(values), options: None })
-    });
-    let by = by.into_iter().collect::<Result<Vec<_>, _>>()?;
-    take_record_batch(rows, &lexsort_to_indices(&by, None)?)
+/// Rows in the order in which they were received. A file has those of one commit in that order; one that several were
+/// merged to may have them in another, but for those of one second.
+fn in_order_of_arrival(rows: &RecordBatch, mut at: Vec<u32>) -> Result<Vec<u32>, ArrowError> {
+    let received = column(rows, "received_at")?.as_primitive::<TimestampMicrosecondType>();
+    at.sort_by_key(|&i| received.value(i as usize));
+    Ok(at)
 }
 
 pub(super) fn column<'a>(

@@ -58,6 +58,15 @@ fn carriers_are_told_apart_by_content() {
         (vec!["verified", "malformed"], format!("{{\"usage\":[{}{blank}{}]}}", text(1), text(2))),
         (vec!["verified", "malformed"], format!("{{\"usage\":[{}\u{c},{}]}}", text(1), text(2))),
         (vec!["verified"], format!("\n{}\n", text(1))),
+        (vec!["verified", "malformed"], format!("{} trailing", text(1))),
+        (vec!["verified", "malformed"], format!("{}\n{}\n", text(1), text(2))),
+        (vec!["verified", "malformed"], format!("{}{blank}x", text(1))),
+        (vec!["malformed"], "{\"ack\":1} trailing".to_owned()),
+        (vec!["malformed"], format!("{{\"ack\":1}}{blank}x")),
+        (vec!["ignored"], format!("{{\"ack\":1}}{blank}")),
+        // Unknown keys are kept, whatever their names.
+        (vec!["verified"], format!("{},\"usage\":[1]}}", &text(1)[..text(1).len() - 1])),
+        (vec!["malformed"], format!("{{\"usage\":[],{}", &text(1)[1..])),
         (vec!["ignored"], "{\"usage\":[]}".to_owned()),
         (vec!["ignored"], "{\"ack\":1}".to_owned()),
         (vec!["ignored"], "[]".to_owned()),
@@ -103,6 +112,14 @@ fn carriers_are_told_apart_by_content() {
         (vec!["malformed"], document(&a).replace("UTF-8", "ISO-8859-1")),
         (vec!["malformed"], "<a b='1' b='2'/>".to_owned()),
         (vec!["malformed"], "<a>\u{1}</a>".to_owned()),
+        // What no XML is, beside a report.
+        (vec!["verified", "malformed"], document(&(a.clone() + "<!-- \u{1} -->"))),
+        (vec!["verified", "malformed"], document(&(a.clone() + "<?pi \u{1}?>"))),
+        (vec!["verified", "malformed"], document(&(a.clone() + "<?p!?>"))),
+        (vec!["verified", "malformed"], document(&(a.clone() + "<po!icy/>"))),
+        (vec!["verified", "malformed"], document(&(a.clone() + "<b c!='1'/>"))),
+        (vec!["verified", "malformed"], document(&(a.clone() + "<b c='1'd='2'/>"))),
+        (vec!["verified"], document(&(a.clone() + "<b-é.1 c='\"'\n\td:e = \"'/>\"/>"))),
     ];
     for (expected, text) in table {
         assert_eq!(
@@ -126,6 +143,15 @@ fn invalid_utf8_makes_the_rest_malformed() {
     let broken: Vec<u8> = list.bytes().map(|b| if b == b'#' { 0xff } else { b }).collect();
     assert_eq!(m.take(&broken), ["duplicate", "malformed"]);
     assert_eq!(m.take(b"\xff\xfe<\0a\0"), ["malformed"]);
+    for whole in [
+        text.clone(),
+        format!("{{\"usage\":[{text}]}}"),
+        format!("{{\"usage\":[{text}],\"x\":1}} "),
+    ] {
+        assert_eq!(m.take(&[whole.as_bytes(), b"\xff"].concat()), ["duplicate", "malformed"]);
+    }
+    assert_eq!(m.take(b"{\"ack\":1}\xff"), ["malformed"]);
+    assert_eq!(m.take(b"{\"usage\":[]}\xff"), ["malformed"]);
 }
 
 /// R6.5.
@@ -235,6 +261,22 @@ fn bundles_are_read_whole_or_not_at_all() {
             vec!["malformed"],
             [tar(&[("x", &a)]), b.repeat(2)].concat(),
         ),
+        (
+            "zeros behind what is packed",
+            vec!["verified"],
+            [gzip(&tar(&[("x", &a)])), vec![0; 9000]].concat(),
+        ),
+        (
+            "zeros between two",
+            vec!["verified", "verified"],
+            [gzip(&tar(&[("x", &a)])), vec![0; 70_000], gzip(&tar(&[("y", &b)]))].concat(),
+        ),
+        ("anything else behind it", vec!["malformed"], [gzip(&a), b"\0\0x".to_vec()].concat()),
+        ("text with the magic of a tar in its place", vec!["verified"], {
+            let text = m.envelope(&payload(1)).to_string();
+            format!("{{\"x\":\"{}ustar{}\",{}", "y".repeat(251), "y".repeat(300), &text[1..])
+                .into_bytes()
+        }),
         ("zeros behind an archive", vec!["verified"], [tar(&[("x", &a)]), vec![0; 9216]].concat()),
     ];
     let deep = (0..6).fold(va, |inner, _| gzip(&tar(&[("v.tar.gz", &inner)])));
@@ -246,6 +288,23 @@ fn bundles_are_read_whole_or_not_at_all() {
             "{what}"
         );
     }
+}
+
+/// By source and offset it is known where a report came from.
+#[test]
+fn members_of_one_name_are_told_apart() {
+    let text = Mediation::new().envelope(&payload(1)).to_string();
+    let text = text.as_bytes();
+    let names = ["z/x", "x#3", "a/x", "x", "x", "y", "x#3"];
+    let members: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, text)).collect();
+    let sources: Vec<String> = items(&gzip(&tar(&members)), &CarrierLimits::default())
+        .into_iter()
+        .map(|item| match item {
+            Item::Report(report) => report.position.source.split_once('!').unwrap().1.to_owned(),
+            Item::Ignored { .. } => panic!("nothing is ignored"),
+        })
+        .collect();
+    assert_eq!(sources, ["x", "x#3", "x#2", "x#4", "x#5", "y", "x#3#2"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Prices that posted lines stand on: a new book may supersede them, and not change them in silence.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lake::{
     Appended, Import, Lake, StoredBook, Table, Written, load_book, save_book, take_back_book,
@@ -90,6 +91,26 @@ pub(super) async fn is_unsettled(
 ) -> Result<bool, ReconcileError> {
     let marked = in_force(Some(ledger)).await?;
     Ok(book.version.zip(marked).is_some_and(|(version, marked)| marked < version))
+}
+
+/// The book that a run will find in force, once it has ended the import that broke off: the one before, if that
+/// import is one that is taken back.
+///
+/// # Errors
+/// If the lake cannot be read.
+pub(super) async fn to_be_in_force(
+    lake: &Lake,
+    ledger: &Table,
+    saved: &Arc<StoredBook>,
+) -> Result<Arc<StoredBook>, ReconcileError> {
+    let base = in_force(Some(ledger)).await?;
+    if base.is_some() && saved.import.corrects.is_empty() {
+        let old = load_book(lake, base).await?;
+        if !changed_prices(ledger, &old.book, &saved.book).await?.is_empty() {
+            return Ok(Arc::new(old));
+        }
+    }
+    Ok(Arc::clone(saved))
 }
 
 /// The version of the book that the ledger names; `None` where it names none.

@@ -274,11 +274,16 @@ pub async fn reconcile(
         if !dry_run && snapshot.ledger.is_none() {
             snapshot.ledger = Some(ledger::ensure(lake).await?);
         }
-        if let Some(ledger) = snapshot.ledger.as_ref().filter(|_| !dry_run)
+        let mut is_settled = true;
+        if let Some(ledger) = &snapshot.ledger
             && prices::is_unsettled(ledger, &snapshot.book).await?
         {
-            prices::settle(lake).await?;
-            continue;
+            if !dry_run {
+                prices::settle(lake).await?;
+                continue;
+            }
+            is_settled = false;
+            snapshot.book = prices::to_be_in_force(lake, ledger, &snapshot.book).await?;
         }
         let (mut reconciled, bearing) = match account {
             Some(id) => (plan_account(&snapshot, cache_dir, period, id).await?, None),
@@ -288,7 +293,8 @@ pub async fn reconcile(
             }
         };
         let keep = |standing, exceptions: &[ExceptionRow]| {
-            if let Some(bearing) = bearing {
+            // What is remembered keeps the next run from ending the import.
+            if let Some(bearing) = bearing.filter(|_| is_settled) {
                 memo::keep(cache_dir, period, standing, &snapshot.book.book, exceptions, bearing);
             }
         };

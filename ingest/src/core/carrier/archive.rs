@@ -3,13 +3,17 @@
 //! An archive is read twice. First it is inspected to its very end: its checksums hold, nothing is
 //! cut, and it unpacks to no more than the limits allow. Only then are its members read, so no
 //! usage is taken from an archive that turns out to be damaged. Neither pass keeps more than a
-//! window of it, writes a file, or follows a name: names in an archive are never paths.
+//! window of it, writes a file, or follows a name: names in an archive are never paths. (What comes through a
+//! pipe, which can be read once, its source keeps in a temporary file.)
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 use std::rc::Rc;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use schemas::disposition::Reason;
 
 use super::window::Window;
@@ -21,14 +25,25 @@ const RATIO_FREE_BYTES: u64 = 64 << 20;
 /// The magic of a tar header, and where it stands.
 const TAR_MAGIC: &[u8] = b"ustar";
 const TAR_MAGIC_AT: usize = 257;
+/// Where the checksum of a tar header stands; it is summed up as if blanks stood there (POSIX.1-1988, ustar).
+const TAR_SUM: Range<usize> = 148..156;
+const TAR_HEADER: usize = 512;
 const MANIFEST: &str = "manifest.mf";
 
 pub(super) fn is_archive(head: &[u8]) -> bool {
     head.starts_with(GZIP) || is_tar(head)
 }
 
+/// True of a tar's header: text may have the magic's letters in their place, and not the checksum.
 fn is_tar(head: &[u8]) -> bool {
-    head.get(TAR_MAGIC_AT..TAR_MAGIC_AT + TAR_MAGIC.len()) == Some(TAR_MAGIC)
+    let Some(header) = head.first_chunk::<TAR_HEADER>() else { return false };
+    if &header[TAR_MAGIC_AT..TAR_MAGIC_AT + TAR_MAGIC.len()] != TAR_MAGIC {
+        return false;
+    }
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    let field = &header[TAR_SUM];
+    let blank = sum - field.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
+    tar::Header::from_byte_slice(header).cksum().is_ok_and(|written| written == blank)
 }
 
 /// What the inspection found of one archive, in the order in which archives are met.
@@ -177,6 +192,33 @@ fn member_name<R: Read>(entry: &tar::Entry<'_, R>) -> String {
     last.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
+/// Names of the members of an archive, each of one alone: by them it is told where a report came from. Of a million
+/// members' names the hashes are held.
+#[derive(Default)]
+struct Names(HashMap<u64, u64>);
+
+impl Names {
+    /// The second of a name is `name#2`.
+    fn one(&mut self, name: String) -> String {
+        let hash = |name: &str| {
+            let mut hasher = DefaultHasher::new();
+            name.hash(&mut hasher);
+            hasher.finish()
+        };
+        let of_name = hash(&name);
+        let mut one = name.clone();
+        let mut number = 1;
+        while self.0.contains_key(&hash(&one)) {
+            // Behind those that were numbered before.
+            number = self.0.get(&of_name).map_or(number, |last| number.max(*last)) + 1;
+            one = format!("{name}#{number}");
+        }
+        self.0.insert(of_name, number);
+        self.0.entry(hash(&one)).or_insert(1);
+        one
+    }
+}
+
 fn is_manifest<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
     member_name(entry) == MANIFEST
 }
@@ -190,7 +232,7 @@ fn unpack<'a>(
         let packed = Counted { inner: input, read: Rc::new(Cell::new(0)) };
         Box::new(Unpacked {
             packed_bytes: Rc::clone(&packed.read),
-            decoder: MultiGzDecoder::new(packed),
+            decoder: Some(GzDecoder::new(packed)),
             unpacked_bytes: 0,
             budget: Rc::clone(budget),
         })
@@ -252,16 +294,47 @@ impl BufRead for Counted<'_> {
     }
 }
 
+/// A gzip stream of several members, and zeros behind any of them, as media of fixed blocks are filled up.
 struct Unpacked<'a> {
-    decoder: MultiGzDecoder<Counted<'a>>,
+    decoder: Option<GzDecoder<Counted<'a>>>,
     packed_bytes: Rc<Cell<u64>>,
     unpacked_bytes: u64,
     budget: Rc<Budget>,
 }
 
+impl Unpacked<'_> {
+    fn unpack(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.decoder {
+            let n = decoder.read(out)?;
+            if n > 0 || out.is_empty() {
+                return Ok(n);
+            }
+            let ended = self.decoder.take().map(GzDecoder::into_inner);
+            self.decoder = ended.map(next_member).transpose()?.flatten();
+        }
+        Ok(0)
+    }
+}
+
+/// The member behind one that has ended, if there is one.
+fn next_member(mut packed: Counted<'_>) -> io::Result<Option<GzDecoder<Counted<'_>>>> {
+    loop {
+        let next = packed.fill_buf()?;
+        if next.is_empty() {
+            return Ok(None);
+        }
+        let zeros = next.iter().take_while(|byte| **byte == 0).count();
+        if zeros < next.len() {
+            packed.consume(zeros);
+            return Ok(Some(GzDecoder::new(packed)));
+        }
+        packed.consume(zeros);
+    }
+}
+
 impl Read for Unpacked<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.decoder.read(out)?;
+        let n = self.unpack(out)?;
         self.unpacked_bytes += n as u64;
         self.budget.spend(
             &self.budget.bytes,
@@ -301,6 +374,7 @@ impl Reading<'_, '_> {
             return read_document(Window::new(unpacked), name, self.limits, &mut *self.sink);
         }
         let mut archive = archive_of(&mut unpacked);
+        let mut names = Names::default();
         for entry in archive.entries().map_err(failed)?.raw(true) {
             let entry = entry.map_err(failed)?;
             if !is_file(&entry) {
@@ -310,7 +384,7 @@ impl Reading<'_, '_> {
             if is_manifest(&entry) {
                 continue;
             }
-            let member = format!("{name}!{}", member_name(&entry));
+            let member = format!("{name}!{}", names.one(member_name(&entry)));
             let mut content = BufReader::with_capacity(HEAD, entry);
             let head = peek(&mut content).map_err(failed)?;
             if is_archive(head) {

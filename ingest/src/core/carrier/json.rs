@@ -23,9 +23,17 @@ pub(super) fn read<R: Read>(
             read_list(window, limits, out)
         }
         Ok((Top::Report, passed)) => {
-            out.report(window.data()[..passed].trim_ascii(), None, Vec::new())
+            out.report(window.data()[..passed].trim_ascii(), None, Vec::new())?;
+            window.pass(passed);
+            end(window, limits, out, None)
         }
-        Ok((Top::Other, _)) => out.ignored("a JSON document without a report", Vec::new()),
+        Ok((Top::Other, passed)) => {
+            let what = "a JSON document without a report";
+            if is_blank_behind(&mut window, passed, limits).map_err(|e| out.failed(e))? {
+                return out.ignored(what, Vec::new());
+            }
+            out.refuse_rest(window, limits, Reason::Malformed, TEXT_BEHIND)
+        }
         // One report that is too large, or a document that does not show in time what it is. What
         // is wrong with it first is found when it is decoded.
         Err(stop) if is_too_large_first(&stop, &window, limits) => {
@@ -118,25 +126,26 @@ fn read_top(text: &str, limits: &ReportLimits) -> Read_<(Top, usize)> {
     let mut reader = Reader::new(text, limits.depth_max);
     if reader.kind()? != Kind::Object {
         reader.skip()?;
-        reader.end()?;
         return Ok((Top::Other, reader.offset()));
     }
     let mut is_report = false;
+    let mut has_payload = false;
     let mut list_at = None;
     let read = reader.object(|r, key| {
-        if key.is("usage") && r.kind()? == Kind::Array {
+        // In a report it is a key like any other that nobody knows.
+        if key.is("usage") && !has_payload && r.kind()? == Kind::Array {
             list_at = Some(r.offset() + 1);
             // Stops here: the list is read element by element.
             return r.fault(FaultKind::Incomplete);
         }
-        is_report |= key.is("payload") || key.is("signature");
+        has_payload |= key.is("payload");
+        is_report |= has_payload || key.is("signature");
         skip_member(r, key.is("payload"))
     });
     if let Some(at) = list_at {
         return Ok((Top::List, at));
     }
     read?;
-    reader.end()?;
     Ok((if is_report { Top::Report } else { Top::Other }, reader.offset()))
 }
 
@@ -202,11 +211,15 @@ enum After {
     Comma,
 }
 
+/// White space as JSON has it.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
 fn pass_blank<R: Read>(
     window: &mut Window<'_, R>,
     out: &Output<'_, '_>,
 ) -> Result<Option<u8>, CarrierError> {
-    let is_blank = |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     window.pass_blank(is_blank).map_err(|e| out.failed(e))
 }
 
@@ -348,32 +361,59 @@ fn read_tail<R: Read>(
 ) -> Result<(), CarrierError> {
     let step = attempt(&mut window, limits, out, |text| {
         let mut reader = Reader::new(text, limits.report.depth_max);
-        reader.rest_of_object(&["usage"])?;
-        reader.end()
+        reader.rest_of_object(|reader, key| {
+            if key.is("usage") {
+                return reader.duplicate(key);
+            }
+            if key.is("payload") {
+                return reader.fault(FaultKind::Syntax("a payload beside a list of reports"));
+            }
+            reader.skip()
+        })?;
+        Ok(reader.offset())
     })?;
     match step {
-        Ok(()) if window.ended() && empty => {
-            out.ignored("a JSON list without a report", Vec::new())
+        Ok(passed) => {
+            window.pass(passed);
+            end(window, limits, out, empty.then_some("a JSON list without a report"))
         }
-        Ok(()) if window.ended() => Ok(()),
-        // The text so far is complete; hold that nothing but white space follows.
-        Ok(()) => read_blank_end(window, limits, out, empty),
         Err(stop) => refuse(stop, window, limits, out),
     }
 }
 
-fn read_blank_end<R: Read>(
+const TEXT_BEHIND: &str = "text after the end of the document";
+
+/// Holds that nothing follows but white space, however much of it there is; then says of the document that it is
+/// `ignored`, if it is.
+fn end<R: Read>(
     mut window: Window<'_, R>,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
-    empty: bool,
+    ignored: Option<&str>,
 ) -> Result<(), CarrierError> {
-    let all = window.data().len();
-    window.pass(all);
-    let behind = window.pass_blank(|byte| byte.is_ascii_whitespace()).map_err(|e| out.failed(e))?;
-    if behind.is_some() {
-        let what = "text after the end of the document";
-        return out.refuse_rest(window, limits, Reason::Malformed, what);
+    match (pass_blank(&mut window, out)?, ignored) {
+        (Some(_), _) => out.refuse_rest(window, limits, Reason::Malformed, TEXT_BEHIND),
+        (None, Some(what)) => out.ignored(what, Vec::new()),
+        (None, None) => Ok(()),
     }
-    if empty { out.ignored("a JSON list without a report", Vec::new()) } else { Ok(()) }
+}
+
+/// True if nothing but white space follows what was read. Where something does, the window holds the input from its
+/// beginning, or as much of its end as may be kept.
+fn is_blank_behind<R: Read>(
+    window: &mut Window<'_, R>,
+    read: usize,
+    limits: &CarrierLimits,
+) -> std::io::Result<bool> {
+    while window.data()[read..].iter().all(|byte| is_blank(*byte)) {
+        if window.data().len() > limits.evidence_bytes_max() {
+            let all = window.data().len();
+            window.pass(all);
+            return Ok(window.pass_blank(is_blank)?.is_none());
+        }
+        if !window.fill()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

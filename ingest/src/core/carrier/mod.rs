@@ -108,6 +108,13 @@ pub trait Source {
     /// # Errors
     /// If the input is not there or may not be read.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+    /// The input as one that can be opened more than once, if it is none yet (a pipe): `all` gives its bytes.
+    ///
+    /// # Errors
+    /// If they cannot be read or kept.
+    fn keep(&self, _all: &mut dyn Read) -> io::Result<Option<Box<dyn Source>>> {
+        Ok(None)
+    }
 }
 
 /// Reads all reports of one input, in its own order.
@@ -122,12 +129,20 @@ pub fn read_source(
     let failed = |error| CarrierError::Io { source_name: source.name().to_owned(), source: error };
     let mut window = Window::new(source.open().map_err(failed)?);
     window.fill_to(512).map_err(failed)?;
-    if archive::is_archive(window.data()) {
-        drop(window);
-        archive::read(source, limits, sink)
-    } else {
-        read_document(window, source.name(), limits, sink)
+    if !archive::is_archive(window.data()) {
+        return read_document(window, source.name(), limits, sink);
     }
+    let mut all = window.into_input().take(limits.archive_bytes_max);
+    let Some(kept) = source.keep(&mut all).map_err(failed)? else {
+        drop(all);
+        return archive::read(source, limits, sink);
+    };
+    if all.limit() > 0 {
+        return archive::read(&*kept, limits, sink);
+    }
+    let detail = format!("the archive has {} bytes or more", limits.archive_bytes_max);
+    let begin = Window::new(kept.open().map_err(failed)?);
+    Output::new(source.name(), sink).refuse_rest_as(begin, limits, Reason::TooLarge, detail)
 }
 
 /// Reads all reports of one Kafka record: any carrier but the bundle (contract 1.1).

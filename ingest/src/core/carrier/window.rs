@@ -30,6 +30,11 @@ impl<R: Read> Window<'_, R> {
         Window { input, buffer: Cow::Owned(Vec::new()), start: 0, ended: false, passed: 0 }
     }
 
+    /// The data and what follows it.
+    pub(super) fn into_input(self) -> impl Read {
+        io::Cursor::new(self.data().to_vec()).chain(self.input)
+    }
+
     pub(super) fn data(&self) -> &[u8] {
         &self.buffer[self.start..]
     }

@@ -10,7 +10,8 @@ use quick_xml::reader::Reader;
 use schemas::disposition::Reason;
 
 use self::syntax::{
-    Fault, check_chars, check_declaration, check_start, check_text, next_event, resolve, wrong,
+    Fault, check_chars, check_declaration, check_instruction, check_start, check_text, next_event,
+    resolve, wrong,
 };
 use super::window::Window;
 use super::{CarrierError, CarrierLimits, Output, refused_in_part};
@@ -317,7 +318,14 @@ fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
             check_declaration(&declaration)?;
             What::Nothing
         }
-        Event::Comment(_) | Event::PI(_) => What::Nothing,
+        Event::Comment(comment) => {
+            check_chars(&comment)?;
+            What::Nothing
+        }
+        Event::PI(instruction) => {
+            check_instruction(&instruction)?;
+            What::Nothing
+        }
         Event::Text(content) => {
             let content: &str = &content.into_inner();
             check_text(content)?;
@@ -383,7 +391,8 @@ fn read_report<'t>(reader: &mut Reader<&'t [u8]>) -> Result<What<'t>, Fault> {
                 join(&mut text, content.xml10_content());
             }
             Event::GeneralRef(reference) => text.to_mut().push(resolve(&reference)?),
-            Event::Comment(_) | Event::PI(_) => {}
+            Event::Comment(comment) => check_chars(&comment)?,
+            Event::PI(instruction) => check_instruction(&instruction)?,
             Event::Start(start) => {
                 check_start(&start)?;
                 has_elements = true;
@@ -419,7 +428,8 @@ fn read_element(reader: &mut Reader<&[u8]>) -> Result<(), Fault> {
             Event::Text(content) => check_text(&content.into_inner())?,
             Event::CData(content) => check_chars(&content)?,
             Event::GeneralRef(reference) => drop(resolve(&reference)?),
-            Event::Comment(_) | Event::PI(_) => {}
+            Event::Comment(comment) => check_chars(&comment)?,
+            Event::PI(instruction) => check_instruction(&instruction)?,
             Event::Start(start) => {
                 check_start(&start)?;
                 depth += 1;

@@ -203,15 +203,13 @@ impl<'a> Reader<'a> {
         self.take(b',', "expected ',' or ']'")
     }
 
-    /// Reads on after a member of an object, to its closing brace. Keys of `taken` were read
-    /// already and may not come again.
-    pub fn rest_of_object(&mut self, taken: &[&str]) -> Result<()> {
-        self.more_members(&mut |reader, key| {
-            if taken.iter().any(|name| key.is(name)) {
-                return reader.duplicate(key);
-            }
-            reader.skip()
-        })
+    /// Reads on after a member of an object, to its closing brace. `member` is called at each value
+    /// and must take it.
+    pub fn rest_of_object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Text<'a>) -> Result<()>,
+    ) -> Result<()> {
+        self.more_members(&mut member)
     }
 
     /// The fault of a key that came before.

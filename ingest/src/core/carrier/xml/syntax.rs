@@ -2,7 +2,7 @@
 
 use quick_xml::XmlVersion;
 use quick_xml::events::attributes::Attributes;
-use quick_xml::events::{BytesDecl, BytesRef, BytesStart, Event};
+use quick_xml::events::{BytesDecl, BytesPI, BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
 /// Why no part could be read.
@@ -45,14 +45,19 @@ pub(super) fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), Fault
 pub(super) fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
     let name = start.name();
     let name: &str = name.as_ref();
-    let starts_well =
-        name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == ':');
-    if !starts_well || name.contains(['<', '&', '"', '\'', '=']) {
+    if !is_name(name) {
         return Err(Fault::Wrong(format!("'{}' is no element name", name.escape_debug())));
+    }
+    if are_joined(start.attributes_raw()) {
+        return wrong("no white space between two attributes");
     }
     let attributes: Attributes<'_> = start.attributes();
     for attribute in attributes {
         let attribute = attribute.map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
+        let key: &str = attribute.key.as_ref();
+        if !is_name(key) {
+            return Err(Fault::Wrong(format!("'{}' is no attribute name", key.escape_debug())));
+        }
         let value: &str = &attribute.value;
         if value.contains('<') {
             return wrong("a '<' in an attribute");
@@ -63,6 +68,55 @@ pub(super) fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
             .map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
     }
     Ok(())
+}
+
+/// XML 1.0, 2.6. What would be a declaration, but for its place or its case, is none.
+pub(super) fn check_instruction(instruction: &BytesPI<'_>) -> Result<(), Fault> {
+    let target = instruction.target();
+    if !is_name(target) || target.eq_ignore_ascii_case("xml") {
+        return Err(Fault::Wrong(format!(
+            "'{}' is no name of a processing instruction",
+            target.escape_debug()
+        )));
+    }
+    check_chars(instruction.content())
+}
+
+/// XML 1.0, 2.3: `Name`.
+fn is_name(name: &str) -> bool {
+    let starts = |c: char| {
+        matches!(c, ':' | 'A'..='Z' | '_' | 'a'..='z' | '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}'
+            | '\u{f8}'..='\u{2ff}' | '\u{370}'..='\u{37d}' | '\u{37f}'..='\u{1fff}'
+            | '\u{200c}'..='\u{200d}' | '\u{2070}'..='\u{218f}' | '\u{2c00}'..='\u{2fef}'
+            | '\u{3001}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}'
+            | '\u{10000}'..='\u{effff}')
+    };
+    let goes_on = |c: char| {
+        starts(c)
+            || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}'
+                | '\u{203f}'..='\u{2040}')
+    };
+    name.chars().next().is_some_and(starts) && name.chars().all(goes_on)
+}
+
+/// True if something other than white space stands behind a value (XML 1.0, 3.1).
+fn are_joined(attributes: &str) -> bool {
+    let mut quote = None;
+    let mut behind_value = false;
+    for byte in attributes.bytes() {
+        match quote {
+            Some(open) if open == byte => (quote, behind_value) = (None, true),
+            Some(_) => {}
+            None if behind_value && !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'/') => {
+                return true;
+            }
+            None => {
+                behind_value = false;
+                quote = Some(byte).filter(|byte| matches!(byte, b'"' | b'\''));
+            }
+        }
+    }
+    false
 }
 
 pub(super) fn check_text(text: &str) -> Result<(), Fault> {
