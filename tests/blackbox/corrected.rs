@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use schemas::book::TABLES;
+use lake::{Import, Lake, save_book};
+use schemas::book::{TABLES, parse_csv};
 use serde_json::Value;
 
 use crate::support::{self, Place};
@@ -142,8 +143,25 @@ fn hours_that_a_zone_adds_to_a_month_are_read() {
     all_are_explained(&place);
 }
 
-/// An import breaks off when its book is saved: the next run takes it back, for it changes May's price. By that book
-/// nothing would be due in June, by the one before it a second device's 8 × 720.
+/// Saves the book in `book/`, and does nothing more.
+fn save_as_an_import_that_broke_off(place: &Place) {
+    let mut errors = Vec::new();
+    let cells = TABLES
+        .iter()
+        .filter_map(|table| {
+            let csv = std::fs::read(place.path(&format!("book/{}.csv", table.name))).ok()?;
+            Some((table.name.to_owned(), parse_csv(table, &csv, &mut errors)))
+        })
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let lake = Lake::open(place.path("lake").to_str().unwrap()).unwrap();
+    let import = Import { at: "2026-11-10T00:00:00Z".to_owned(), ..Import::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(save_book(&lake, &cells, &import)).unwrap();
+}
+
+/// An import found no line at the price that it changes; one was posted then, and it broke off when its book was saved.
+/// The next run takes it back. By that book nothing would be due in June, by the one before it a second device's 8 × 720.
 #[test]
 fn a_dry_run_after_an_import_that_broke_off_shows_what_a_run_posts() {
     let place = Place::new();
@@ -168,9 +186,7 @@ fn a_dry_run_after_an_import_that_broke_off_shows_what_a_run_posts() {
         let header = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
         std::fs::write(path, format!("{header}\n{rows}")).unwrap();
     }
-    let mut broken = place.command(&["-q", "book", "import", "book"]);
-    let broken = support::ran(broken.env("RUMLEDGER_FAILPOINT", "after-commit").output().unwrap());
-    assert_eq!(broken.status, -1, "{}", broken.stderr);
+    save_as_an_import_that_broke_off(&place);
     assert_eq!(place.sql("SELECT quantity FROM book_purchases"), ["8"], "saved");
 
     let june = [&RECONCILE[..], &["--period", "2026-06"]].concat();

@@ -149,6 +149,16 @@ mod tests {
     }
 
     #[test]
+    fn evidence_beside_reports_counts() {
+        let mut block = Block::default();
+        let position = Position { source: Arc::from("x"), offset: 0 };
+        block.push(Found { position, text: b"abc", refused: None, context: vec![0; 1000] });
+        assert_eq!(block.bytes(), 1003);
+        block.take();
+        assert_eq!(block.bytes(), 0);
+    }
+
+    #[test]
     fn reports_of_one_block_join_and_those_of_two_do_not() {
         let mut block = Block::default();
         put(&mut block, b"ab");
