@@ -42,7 +42,7 @@ pub async fn groups_of(
     let path = cache_dir.join("groups.json");
     let alone = engine::alone(book);
     let digest = digest_of(&alone);
-    let fits = |kept: &Kept| kept.rumledger == env!("CARGO_PKG_VERSION") && kept.alone == digest;
+    let fits = |kept: &Kept| kept.rumledger == memo::KEPT_BY && kept.alone == digest;
     let kept = memo::read::<Kept>(&path).filter(fits);
     let since = match &kept {
         Some(kept) => journal.stood_at(&kept.journal).await?,
@@ -89,7 +89,7 @@ fn digest_of(alone: &HashSet<Udi>) -> String {
 fn keep(path: &Path, journal: String, version: u64, alone: String, groups: &Groups) {
     let members = |of: Vec<Udi>| of.into_iter().map(|udi| (udi.pid, udi.serial)).collect();
     let kept = Kept {
-        rumledger: env!("CARGO_PKG_VERSION").to_owned(),
+        rumledger: memo::KEPT_BY.to_owned(),
         journal,
         version,
         alone,

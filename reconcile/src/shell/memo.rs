@@ -24,6 +24,10 @@ use crate::core::changed::Bearing;
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
 
+/// What keeps and believes what is kept: what others found is found anew. The number behind the version rises with every
+/// change of what a run finds, or of when it may be kept.
+pub(super) const KEPT_BY: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
+
 /// Where the tables stand that a run reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
@@ -112,7 +116,7 @@ pub async fn recall(
 #[must_use]
 pub fn load(cache_dir: &Path, period: Period) -> Option<(Standing, Vec<ExceptionRow>)> {
     let memo: Memo = read(&path(cache_dir, period))?;
-    let holds = memo.rumledger == env!("CARGO_PKG_VERSION")
+    let holds = memo.rumledger == KEPT_BY
         && memo.zones.iter().all(|(name, known)| {
             TimeZone::get(name).is_ok_and(|zone| transitions(&zone, period) == *known)
         });
@@ -167,7 +171,7 @@ pub fn keep(
         unattributed: stored(bearing.unattributed),
     };
     let memo = Memo {
-        rumledger: env!("CARGO_PKG_VERSION").to_owned(),
+        rumledger: KEPT_BY.to_owned(),
         standing,
         zones,
         exceptions: exceptions.iter().map(StoredException::of).collect(),
