@@ -110,14 +110,65 @@ fn carriers_are_told_apart_by_content() {
         (vec!["malformed"], "<smartLicense>".to_owned()),
         (vec!["malformed"], "<!DOCTYPE x []>".to_owned() + &a),
         (vec!["malformed"], document(&a).replace("UTF-8", "ISO-8859-1")),
+        (vec!["verified"], document(&a).replace("\"UTF-8\"", " 'utf-8'\tstandalone =\n'yes' ")),
+        (vec!["malformed"], document(&a).replace("encoding", "eocoding")),
+        (vec!["malformed"], document(&a).replace("1.0\" ", "1.0\"")),
+        (vec!["malformed"], document(&a).replace("1.0\"", "1.0\" version=\"1.0\"")),
+        (vec!["malformed"], document(&a).replace("1.0", "2.0")),
+        (vec!["malformed"], document(&a).replace("UTF-8\"", "UTF-8\" /")),
+        (vec!["malformed"], document(&a).replace("UTF-8\"", "UTF-8\" standalone=\"maybe\"")),
+        (vec!["malformed"], document(&a).replace("version=\"1.0\" ", "")),
         (vec!["malformed"], "<a b='1' b='2'/>".to_owned()),
         (vec!["malformed"], "<a>\u{1}</a>".to_owned()),
+        // U+FEFF is a character like any other, but for the first of an input.
+        (good.to_vec(), document(&format!("\u{feff}\n{a}\u{feff}{b}\u{feff}"))),
+        (vec!["verified"], document(&format!("\u{feff}<![CDATA[x]]>{a}"))),
+        (vec!["ignored"], "<smartLicense>\u{feff}</smartLicense>".to_owned()),
+        (vec!["verified", "malformed"], format!("{a}\u{feff}")),
+        (vec!["malformed"], format!("<!-- -->\u{feff}{a}")),
+        (vec!["malformed"], format!("\u{feff}\u{feff}{a}")),
+        // White space before a declaration, and what is none, however much of it there is.
+        (vec!["malformed"], format!(" {}", document(&a))),
+        (vec!["malformed"], format!("{blank}{}", document(&a))),
+        (vec!["verified"], format!("{blank}{a}")),
+        (vec!["malformed"], format!("\u{c}{a}")),
+        (vec!["malformed"], format!("{}{a}", "\u{c}".repeat(300_000))),
+        // What is broken is so with much behind it.
+        (
+            vec!["verified", "malformed"],
+            document(&format!("{a}<b c='1'd='2'/>{}", "<a>y</a>".repeat(2_600_000))),
+        ),
+        (
+            vec!["malformed"],
+            document(&format!("<RUMReport>&no;</RUMReport>{}{a}", "<a>y</a>".repeat(2_600_000))),
+        ),
+        (vec!["too-large"], format!("<RUMReport>{{\"x\":\"{}", "y".repeat(17 << 20))),
+        (
+            vec!["too-large", "verified"],
+            document(&format!("<RUMReport>{{\"x\":\"{}</RUMReport \n>{a}", "y".repeat(17 << 20))),
+        ),
+        (
+            vec!["too-large"],
+            document(&format!("<RUMReport>{{\"x\":\"{}</RUMReport {a}", "y".repeat(17 << 20))),
+        ),
+        // Elements that are no containers end where they end.
+        (
+            vec!["too-large", "verified", "malformed", "verified"],
+            format!(
+                "{{\"usage\":[\"{y}\",{},{n} ,{}]}}",
+                text(1),
+                text(2),
+                y = "y\\\",".repeat(600_000),
+                n = "1".repeat(3 << 20)
+            ),
+        ),
         // What no XML is, beside a report.
         (vec!["verified", "malformed"], document(&(a.clone() + "<!-- \u{1} -->"))),
         (vec!["verified", "malformed"], document(&(a.clone() + "<?pi \u{1}?>"))),
         (vec!["verified", "malformed"], document(&(a.clone() + "<?p!?>"))),
         (vec!["verified", "malformed"], document(&(a.clone() + "<po!icy/>"))),
         (vec!["verified", "malformed"], document(&(a.clone() + "<b c!='1'/>"))),
+        (vec!["verified", "malformed"], document(&(a.clone() + "<b c='&#1;'/>"))),
         (vec!["verified", "malformed"], document(&(a.clone() + "<b c='1'd='2'/>"))),
         (vec!["verified"], document(&(a.clone() + "<b-é.1 c='\"'\n\td:e = \"'/>\"/>"))),
     ];
@@ -170,6 +221,51 @@ fn what_stands_beside_a_report_is_kept_with_it() {
     let expected =
         [("x", "<a>1</a><b/>"), ("y", "<c/>")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(kept, expected);
+}
+
+/// Of an input in which no report can be read all bytes are kept, of another the rest.
+#[test]
+fn what_stands_before_a_fault_is_kept() {
+    let r = "<RUMReport>x</RUMReport>";
+    for (input, kept) in [
+        ("<smartLicense>", "<smartLicense>"),
+        (
+            "<smartLicense><a>1</a><RUMReport><![CDATA[{\"p",
+            "<smartLicense><a>1</a><RUMReport><![CDATA[{\"p",
+        ),
+        (
+            "<?xml version=\"1.0\"?><!-- a --><!DOCTYPE a><a/>",
+            "<?xml version=\"1.0\"?><!-- a --><!DOCTYPE a><a/>",
+        ),
+        ("<a>ack</a>x", "<a>ack</a>x"),
+        ("{\"serial\":\"1\",\"usage\":[", "{\"serial\":\"1\",\"usage\":["),
+        ("{\"usage\":[],\"more\":1}x", "{\"usage\":[],\"more\":1}x"),
+        (&format!("<smartLicense>{r}<a/></x>"), "</x>"),
+        ("{\"usage\":[{}] x", "x"),
+    ] {
+        let items = items(input.as_bytes(), &CarrierLimits::default());
+        let Some(Item::Report(last)) = items.last() else { panic!("{input}: {items:?}") };
+        assert_eq!(String::from_utf8_lossy(&last.text), kept, "{input}");
+    }
+}
+
+/// A `]]>` in the text of a document, wherever the reader's window ends.
+#[test]
+fn a_window_ends_anywhere() {
+    let r = "<RUMReport>x</RUMReport>";
+    for n in (262_144 - 60)..(262_144 - 30) {
+        for (between, reports) in [("]]>", 2), ("]] >", 2), ("\u{feff}]", 2)] {
+            let input = format!("<smartLicense>{r}{}{between}{r}</smartLicense>", "y".repeat(n));
+            let items = items(input.as_bytes(), &CarrierLimits::default());
+            let refused =
+                items.iter().filter(|i| matches!(i, Item::Report(r) if r.refused.is_some()));
+            assert_eq!(
+                (items.len(), refused.count()),
+                (reports, usize::from(between == "]]>")),
+                "{n} {between}"
+            );
+        }
+    }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -287,6 +383,37 @@ fn bundles_are_read_whole_or_not_at_all() {
             expected,
             "{what}"
         );
+    }
+}
+
+/// What a header has no room for stands in a record before it.
+#[test]
+fn long_names_are_read() {
+    let far = format!("{}/{}", "d".repeat(90), "e".repeat(90));
+    let text = Mediation::new().envelope(&payload(1)).to_string();
+    let mut gnu = tar::Builder::new(Vec::new());
+    let mut pax = tar::Builder::new(Vec::new());
+    for name in ["manifest.mf", "dev_1.txt"] {
+        let path = format!("{far}/{name}");
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        gnu.append_data(&mut header, &path, text.as_bytes()).unwrap();
+        pax.append_pax_extensions([("mtime", &b"1"[..]), ("path", path.as_bytes())]).unwrap();
+        header.set_path("cut").unwrap();
+        header.set_cksum();
+        pax.append(&header, text.as_bytes()).unwrap();
+    }
+    // Before there was a magic.
+    let mut old = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_old();
+    header.set_path("dev_1.txt").unwrap();
+    header.set_size(text.len() as u64);
+    header.set_cksum();
+    old.append(&header, text.as_bytes()).unwrap();
+    for archive in [gnu, pax, old] {
+        let found = items(&archive.into_inner().unwrap(), &CarrierLimits::default());
+        let [Item::Report(report)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(report.position.source.split_once('!').unwrap().1, "dev_1.txt");
     }
 }
 

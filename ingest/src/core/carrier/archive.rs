@@ -6,6 +6,7 @@
 //! window of it, writes a file, or follows a name: names in an archive are never paths. (What comes through a
 //! pipe, which can be read once, its source keeps in a temporary file.)
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -22,9 +23,6 @@ use super::{CarrierError, CarrierLimits, Output, Sink, Source, goes_on, read_doc
 const GZIP: &[u8] = b"\x1f\x8b";
 /// The ratio is looked at only beyond this: a small file of blanks packs well.
 const RATIO_FREE_BYTES: u64 = 64 << 20;
-/// The magic of a tar header, and where it stands.
-const TAR_MAGIC: &[u8] = b"ustar";
-const TAR_MAGIC_AT: usize = 257;
 /// Where the checksum of a tar header stands; it is summed up as if blanks stood there (POSIX.1-1988, ustar).
 const TAR_SUM: Range<usize> = 148..156;
 const TAR_HEADER: usize = 512;
@@ -34,12 +32,10 @@ pub(super) fn is_archive(head: &[u8]) -> bool {
     head.starts_with(GZIP) || is_tar(head)
 }
 
-/// True of a tar's header: text may have the magic's letters in their place, and not the checksum.
+/// True of a tar's header, by its checksum: not all have the magic of later ones, and text may have its letters in their
+/// place.
 fn is_tar(head: &[u8]) -> bool {
     let Some(header) = head.first_chunk::<TAR_HEADER>() else { return false };
-    if &header[TAR_MAGIC_AT..TAR_MAGIC_AT + TAR_MAGIC.len()] != TAR_MAGIC {
-        return false;
-    }
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     let field = &header[TAR_SUM];
     let blank = sum - field.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
@@ -133,12 +129,18 @@ fn inspect_members(
     let read = Rc::new(Cell::new(0));
     let mut archive = archive_of(Counted { inner: &mut unpacked, read: Rc::clone(&read) });
     let mut members_end = 0;
+    let mut long_name = None;
     for entry in archive.entries()?.raw(true) {
-        let entry = entry?;
+        let mut entry = entry?;
         budget.spend(&budget.members, 1, "the archive has too many members")?;
         let blocks = entry.header().entry_size()?.div_ceil(BLOCK);
         members_end = entry.raw_file_position().saturating_add(blocks.saturating_mul(BLOCK));
-        if !is_file(&entry) || is_manifest(&entry) {
+        if is_of_the_archive(&entry) {
+            long_name = name_of_next(&mut entry)?.or(long_name);
+            continue;
+        }
+        let member = member_name(&entry, long_name.take());
+        if !is_file(&entry) || member == MANIFEST {
             continue;
         }
         let size = entry.header().entry_size()?;
@@ -184,9 +186,38 @@ fn is_file<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
     matches!(entry.header().entry_type(), tar::EntryType::Regular | tar::EntryType::Continuous)
 }
 
+/// True of a record of the archive's own, which says something of the members behind it.
+fn is_of_the_archive<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
+    use tar::EntryType::{GNULongLink, GNULongName, XGlobalHeader, XHeader};
+    matches!(entry.header().entry_type(), GNULongLink | GNULongName | XGlobalHeader | XHeader)
+}
+
+/// The name that an entry gives to the one behind it, where a header has no room for it; of one without end, none.
+fn name_of_next<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<Vec<u8>>> {
+    let is_gnu = match entry.header().entry_type() {
+        tar::EntryType::GNULongName => true,
+        tar::EntryType::XHeader => false,
+        _ => return Ok(None),
+    };
+    let mut content = Vec::new();
+    entry.take(NAME_BYTES_MAX).read_to_end(&mut content)?;
+    if is_gnu {
+        content.truncate(content.iter().position(|byte| *byte == 0).unwrap_or(content.len()));
+        return Ok(Some(content));
+    }
+    let of_name = |record: io::Result<tar::PaxExtension<'_>>| {
+        let record = record.ok()?;
+        (record.key_bytes() == b"path").then(|| record.value_bytes().to_vec())
+    };
+    Ok(tar::PaxExtensions::new(&content).filter_map(of_name).last())
+}
+
+/// Bytes that are looked at for a name.
+const NAME_BYTES_MAX: u64 = 64 << 10;
+
 /// The last part of a member's name, for people only: never a path, never long.
-fn member_name<R: Read>(entry: &tar::Entry<'_, R>) -> String {
-    let name = entry.header().path_bytes();
+fn member_name<R: Read>(entry: &tar::Entry<'_, R>, long: Option<Vec<u8>>) -> String {
+    let name = long.map_or_else(|| entry.header().path_bytes(), Cow::Owned);
     let name = String::from_utf8_lossy(&name);
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     last.chars().filter(|c| !c.is_control()).take(100).collect()
@@ -217,10 +248,6 @@ impl Names {
         self.0.entry(hash(&one)).or_insert(1);
         one
     }
-}
-
-fn is_manifest<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
-    member_name(entry) == MANIFEST
 }
 
 /// The unpacked stream of an archive, counted against the budget.
@@ -363,7 +390,7 @@ impl Reading<'_, '_> {
     fn archive(&mut self, input: &mut dyn BufRead, name: &str) -> Result<(), CarrierError> {
         let verdict = self.verdicts.next().unwrap_or(Ok(()));
         if let Err((reason, detail)) = verdict {
-            let mut out = Output::new(name, &mut *self.sink);
+            let mut out = Output::new(name, self.limits, &mut *self.sink);
             return out.refuse_rest_as(Window::new(input), self.limits, reason, detail);
         }
         let failed = |error| CarrierError::Io { source_name: name.to_owned(), source: error };
@@ -375,16 +402,22 @@ impl Reading<'_, '_> {
         }
         let mut archive = archive_of(&mut unpacked);
         let mut names = Names::default();
+        let mut long_name = None;
         for entry in archive.entries().map_err(failed)?.raw(true) {
-            let entry = entry.map_err(failed)?;
+            let mut entry = entry.map_err(failed)?;
+            if is_of_the_archive(&entry) {
+                long_name = name_of_next(&mut entry).map_err(failed)?.or(long_name);
+                continue;
+            }
+            let member = member_name(&entry, long_name.take());
             if !is_file(&entry) {
-                self.pass_over(&entry, name)?;
+                self.pass_over(&entry, &format!("{name}!{member}"))?;
                 continue;
             }
-            if is_manifest(&entry) {
+            if member == MANIFEST {
                 continue;
             }
-            let member = format!("{name}!{}", names.one(member_name(&entry)));
+            let member = format!("{name}!{}", names.one(member));
             let mut content = BufReader::with_capacity(HEAD, entry);
             let head = peek(&mut content).map_err(failed)?;
             if is_archive(head) {
@@ -396,19 +429,17 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    /// Directories and the archive's own records hold nothing; anything else is named.
+    /// A directory holds nothing; anything else is named.
     fn pass_over<R: Read>(
         &mut self,
         entry: &tar::Entry<'_, R>,
-        name: &str,
+        source: &str,
     ) -> Result<(), CarrierError> {
-        use tar::EntryType::{Directory, GNULongLink, GNULongName, XGlobalHeader, XHeader};
         let kind = entry.header().entry_type();
-        if matches!(kind, Directory | GNULongLink | GNULongName | XGlobalHeader | XHeader) {
+        if kind == tar::EntryType::Directory {
             return Ok(());
         }
-        let source = format!("{name}!{}", member_name(entry));
         let what = format!("an archive member that is no file ({kind:?})");
-        goes_on(self.sink.ignored(source, what, Vec::new()))
+        goes_on(self.sink.ignored(source.to_owned(), what, Vec::new()))
     }
 }

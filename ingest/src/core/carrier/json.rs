@@ -6,7 +6,7 @@ use schemas::disposition::Reason;
 use schemas::period::EpochSeconds;
 
 use super::window::Window;
-use super::{CarrierError, CarrierLimits, Output, refused_in_part};
+use super::{CarrierError, CarrierLimits, Output, is_blank, refused_in_part};
 use crate::core::decode::{ReportLimits, decode, refusal};
 use crate::core::json::{Fault, FaultKind, Kind, Reader};
 
@@ -19,7 +19,7 @@ pub(super) fn read<R: Read>(
 ) -> Result<(), CarrierError> {
     match attempt(&mut window, limits, out, |text| read_top(text, &limits.report))? {
         Ok((Top::List, passed)) => {
-            window.pass(passed);
+            out.pass(&mut window, passed);
             read_list(window, limits, out)
         }
         Ok((Top::Report, passed)) => {
@@ -184,7 +184,7 @@ fn read_list<R: Read>(
                 window.pass(end);
             }
             Ok(Element::EndOfList { end }) => {
-                window.pass(end);
+                out.pass(&mut window, end);
                 pass_blank(&mut window, out)?;
                 return read_tail(window, limits, out, after == After::Bracket);
             }
@@ -209,11 +209,6 @@ enum After {
     Bracket,
     Element,
     Comma,
-}
-
-/// White space as JSON has it.
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 fn pass_blank<R: Read>(
@@ -297,8 +292,8 @@ fn pass_element<R: Read>(
     Ok(complete)
 }
 
-/// Finds the end of a container by its brackets and strings alone. One that is closed by the other kind of bracket has
-/// no end that could be told.
+/// Finds the end of an element of a list by brackets and strings alone. A container that is closed by the other kind of
+/// bracket has no end that could be told.
 #[derive(Default)]
 struct Brackets {
     depth: u64,
@@ -325,6 +320,11 @@ impl Brackets {
             }
             match byte {
                 b'"' => self.in_string = true,
+                // Behind an element that is no container.
+                b',' | b']' | b'}' if self.depth == 0 => {
+                    self.closed = true;
+                    return Some(i);
+                }
                 b'{' | b'[' => {
                     self.depth += 1;
                     if self.open.len() < Self::KEPT_MAX {
@@ -374,7 +374,7 @@ fn read_tail<R: Read>(
     })?;
     match step {
         Ok(passed) => {
-            window.pass(passed);
+            out.pass(&mut window, passed);
             end(window, limits, out, empty.then_some("a JSON list without a report"))
         }
         Err(stop) => refuse(stop, window, limits, out),

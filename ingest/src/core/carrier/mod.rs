@@ -142,7 +142,7 @@ pub fn read_source(
     }
     let detail = format!("the archive has {} bytes or more", limits.archive_bytes_max);
     let begin = Window::new(kept.open().map_err(failed)?);
-    Output::new(source.name(), sink).refuse_rest_as(begin, limits, Reason::TooLarge, detail)
+    Output::new(source.name(), limits, sink).refuse_rest_as(begin, limits, Reason::TooLarge, detail)
 }
 
 /// Reads all reports of one Kafka record: any carrier but the bundle (contract 1.1).
@@ -191,29 +191,36 @@ fn read_document<R: Read>(
     limits: &CarrierLimits,
     sink: &mut dyn Sink,
 ) -> Result<(), CarrierError> {
-    let mut out = Output::new(name, sink);
+    let mut out = Output::new(name, limits, sink);
     window.fill_to(4).map_err(|e| out.failed(e))?;
     if window.data().starts_with(b"\xef\xbb\xbf") {
         window.pass(3);
     }
     // White space before the document is passed over, however much of it there is.
+    let mut is_at_start = true;
     let first = loop {
-        let blank = window.data().iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let blank = window.data().iter().take_while(|byte| is_blank(**byte)).count();
         let next = window.data().get(blank).copied();
         if next.is_some() || window.ended() {
             break next;
         }
+        is_at_start &= blank == 0;
         window.pass(blank);
         window.fill().map_err(|e| out.failed(e))?;
     };
     match first {
-        Some(b'<') => xml::read(window, limits, &mut out),
+        Some(b'<') => xml::read(window, is_at_start, limits, &mut out),
         Some(b'{' | b'[') => json::read(window, limits, &mut out),
         Some(_) => {
             out.refuse_rest(window, limits, Reason::Malformed, "neither XML, JSON nor a bundle")
         }
         None => out.refuse_rest(window, limits, Reason::Malformed, "the input is empty"),
     }
+}
+
+/// White space as JSON and XML have it.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 fn goes_on(wanted: bool) -> Result<(), CarrierError> {
@@ -226,6 +233,10 @@ struct Output<'s, 'n> {
     source: Arc<str>,
     sink: &'s mut dyn Sink,
     next_offset: u64,
+    /// What was passed before the first report, as far as it is kept: of an input in which none can be read, it is
+    /// part of the evidence.
+    head: Vec<u8>,
+    head_max: usize,
 }
 
 /// What is said where no more than this is kept.
@@ -254,8 +265,18 @@ fn refused_in_part(
 }
 
 impl<'s, 'n> Output<'s, 'n> {
-    fn new(name: &'n str, sink: &'s mut dyn Sink) -> Self {
-        Output { name, source: Arc::from(name), sink, next_offset: 0 }
+    fn new(name: &'n str, limits: &CarrierLimits, sink: &'s mut dyn Sink) -> Self {
+        let head_max = limits.evidence_bytes_max();
+        Output { name, source: Arc::from(name), sink, next_offset: 0, head: Vec::new(), head_max }
+    }
+
+    /// Passes what is no report.
+    fn pass<R: Read>(&mut self, window: &mut Window<'_, R>, bytes: usize) {
+        if self.next_offset == 0 {
+            let kept = bytes.min(self.head_max - self.head.len());
+            self.head.extend_from_slice(&window.data()[..kept]);
+        }
+        window.pass(bytes);
     }
 
     fn failed(&self, source: io::Error) -> CarrierError {
@@ -270,6 +291,7 @@ impl<'s, 'n> Output<'s, 'n> {
     ) -> Result<(), CarrierError> {
         let position = Position { source: Arc::clone(&self.source), offset: self.next_offset };
         self.next_offset += 1;
+        self.head = Vec::new();
         goes_on(self.sink.report(Found { position, text, refused, context }))
     }
 
@@ -296,11 +318,13 @@ impl<'s, 'n> Output<'s, 'n> {
         reason: Reason,
         mut detail: String,
     ) -> Result<(), CarrierError> {
-        let (kept, is_cut) =
-            window.up_to(limits.evidence_bytes_max()).map_err(|e| self.failed(e))?;
+        let mut kept = std::mem::take(&mut self.head);
+        let left = limits.evidence_bytes_max().saturating_sub(kept.len());
+        let (rest, is_cut) = window.up_to(left).map_err(|e| self.failed(e))?;
+        kept.extend_from_slice(rest);
         if is_cut {
-            detail.push_str(&kept_of(kept));
+            detail.push_str(&kept_of(&kept));
         }
-        self.report(kept, Some((reason, detail)), Vec::new())
+        self.report(&kept, Some((reason, detail)), Vec::new())
     }
 }

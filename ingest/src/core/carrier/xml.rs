@@ -14,8 +14,9 @@ use self::syntax::{
     resolve, wrong,
 };
 use super::window::Window;
-use super::{CarrierError, CarrierLimits, Output, refused_in_part};
+use super::{CarrierError, CarrierLimits, Output, is_blank, refused_in_part};
 
+const BOM: char = '\u{feff}';
 const ROOT: &str = "smartLicense";
 const REPORT: &str = "RUMReport";
 
@@ -50,17 +51,21 @@ enum What<'t> {
     End,
 }
 
+/// `is_at_start`: nothing was passed before it, but a BOM.
 pub(super) fn read<R: Read>(
     mut window: Window<'_, R>,
+    is_at_start: bool,
     limits: &CarrierLimits,
     out: &mut Output<'_, '_>,
 ) -> Result<(), CarrierError> {
-    let mut place = Place::Start;
+    let mut place = if is_at_start { Place::Start } else { Place::Prolog };
     let mut pending = Pending { kept_max: limits.evidence_bytes_max(), ..Pending::default() };
     // Escaped, a report's text can be six times as long as it is.
     let part_max = limits.report.report_bytes_max.saturating_mul(8);
     loop {
         let (text, broken) = window.text();
+        // Text may be parted anywhere but within a `]]>`.
+        let text = if window.ended() || broken { text } else { before_brackets(text) };
         // Every part that stands whole in the window; its text is checked once for all of them.
         let mut taken = 0;
         let stop = loop {
@@ -74,10 +79,21 @@ pub(super) fn read<R: Read>(
                 Err(fault) => break Some(fault),
             }
         };
-        window.pass(taken);
+        if pending.holds {
+            window.pass(taken);
+        } else {
+            out.pass(&mut window, taken);
+        }
         let complete = window.ended();
         match stop {
-            None if complete && !broken => return pending.finish(&place, out),
+            None if complete && !broken && place == Place::Epilog => return pending.finish(out),
+            None if complete && !broken => {
+                let what = match place {
+                    Place::Root(name) => format!("the document ends inside of '{name}'"),
+                    _ => "the document has no root element".to_owned(),
+                };
+                return pending.refuse(window, limits, Reason::Malformed, what, out);
+            }
             None | Some(Fault::Incomplete) if broken => {
                 return pending.refuse(
                     window,
@@ -101,10 +117,20 @@ pub(super) fn read<R: Read>(
                 let what = "the document ends inside an element".to_owned();
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
+            // It is so wherever the window ends.
+            Some(Fault::Wrong(what))
+                if window.data().len() > part_max && is_wrong_without_end(&window, &place) =>
+            {
+                return pending.refuse(window, limits, Reason::Malformed, what, out);
+            }
             Some(_) if window.data().len() > part_max => {
-                if !pending.pass_oversize(&mut window, &mut place, limits, out)? {
-                    let what = "an element is larger than a report may be".to_owned();
-                    return pending.refuse(window, limits, Reason::TooLarge, what, out);
+                match pending.pass_oversize(&mut window, &mut place, limits, out)? {
+                    Oversize::Passed => {}
+                    Oversize::WithoutEnd => return pending.flush(out),
+                    Oversize::NoReport => {
+                        let what = "an element is larger than a report may be".to_owned();
+                        return pending.refuse(window, limits, Reason::TooLarge, what, out);
+                    }
                 }
             }
             // What looks wrong may only be cut by the window.
@@ -113,6 +139,22 @@ pub(super) fn read<R: Read>(
             }
         }
     }
+}
+
+/// Text up to the `]` or `]]` that it ends with.
+fn before_brackets(text: &str) -> &str {
+    let one = text.strip_suffix(']').unwrap_or(text);
+    one.strip_suffix(']').unwrap_or(one)
+}
+
+/// Bytes at the end of a window that may look wrong since they are cut: a reference, a character.
+const CUT_BYTES: usize = 4 << 10;
+
+/// True if what is wrong is so without the last bytes of the window.
+fn is_wrong_without_end<R: Read>(window: &Window<'_, R>, place: &Place) -> bool {
+    let (text, _) = window.text();
+    let end = text.floor_char_boundary(text.len().saturating_sub(CUT_BYTES));
+    matches!(next_part(&text[..end], place), Err(Fault::Wrong(_)))
 }
 
 /// Holds a report back until it is known which elements stand beside it.
@@ -208,12 +250,8 @@ impl Pending {
         out.report(&self.report, self.refused.take(), std::mem::take(&mut self.context))
     }
 
-    fn finish(mut self, place: &Place, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
+    fn finish(mut self, out: &mut Output<'_, '_>) -> Result<(), CarrierError> {
         self.flush(out)?;
-        if *place != Place::Epilog {
-            let refused = (Reason::Malformed, "the document has no root element".to_owned());
-            return out.report(&[], Some(refused), Vec::new());
-        }
         if self.reports == 0 {
             out.ignored("an XML document without a RUMReport", self.context)?;
         }
@@ -233,32 +271,42 @@ impl Pending {
     }
 
     /// Passes over a report that does not fit in the window, and hands on what is kept of it, so
-    /// that decoding names its fault. False if it is no report, or has no end.
+    /// that decoding names its fault.
     fn pass_oversize<R: Read>(
         &mut self,
         window: &mut Window<'_, R>,
         place: &mut Place,
         limits: &CarrierLimits,
         out: &mut Output<'_, '_>,
-    ) -> Result<bool, CarrierError> {
+    ) -> Result<Oversize, CarrierError> {
         let (text, _) = window.text();
         let start = text.len() - text.trim_start().len();
         let is_report = text[start..].strip_prefix('<').is_some_and(|t| {
             t.strip_prefix(REPORT).is_some_and(|t| t.starts_with(['>', ' ', '\t', '\n', '\r']))
         });
         let Some(content) = is_report.then(|| text[start..].find('>')).flatten() else {
-            return Ok(false);
+            return Ok(Oversize::NoReport);
         };
         let content = text[start + content + 1..].trim_start();
         let content = content.strip_prefix(CDATA).unwrap_or(content).trim_start();
         let kept = &content.as_bytes()[..content.len().min(limits.evidence_bytes_max())];
         // Its end is not in the window.
         self.report(kept, refused_in_part((kept, true), limits), place, out)?;
-        pass_to_report_end(window, out)
+        let has_end = pass_to_report_end(window, out)?;
+        Ok(if has_end { Oversize::Passed } else { Oversize::WithoutEnd })
     }
 }
 
+/// What became of an element that does not fit in the window.
+enum Oversize {
+    NoReport,
+    Passed,
+    /// The input ended in it.
+    WithoutEnd,
+}
+
 const CDATA: &str = "<![CDATA[";
+const END_TAG: &[u8] = b"</RUMReport";
 
 /// Passes to behind the next `</RUMReport>` that stands outside a CDATA section.
 fn pass_to_report_end<R: Read>(
@@ -279,13 +327,15 @@ fn pass_to_report_end<R: Read>(
                 in_cdata = true;
                 (at + CDATA.len(), false)
             }
-            Some(at) if data[at..].starts_with(b"</RUMReport") => {
-                match data[at..].iter().position(|b| *b == b'>') {
-                    Some(end) => {
-                        window.pass(at + end + 1);
+            Some(at) if data[at..].starts_with(END_TAG) => {
+                window.pass(at + END_TAG.len());
+                match window.pass_blank(is_blank).map_err(|e| out.failed(e))? {
+                    Some(b'>') => {
+                        window.pass(1);
                         return Ok(true);
                     }
-                    None => (at, true),
+                    Some(_) => continue,
+                    None => return Ok(false),
                 }
             }
             // The bytes at the end may be the start of one of the patterns.
@@ -302,6 +352,13 @@ fn pass_to_report_end<R: Read>(
 
 /// Reads the next part at the start of the text.
 fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
+    // A reader takes it for a mark of the encoding, wherever it begins; it is a character of the text.
+    if text.starts_with(BOM) {
+        return match place {
+            Place::Root(_) => Ok(Part { what: What::Nothing, bytes: BOM.len_utf8() }),
+            _ => wrong("text outside the root element"),
+        };
+    }
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.allow_unmatched_ends = true;

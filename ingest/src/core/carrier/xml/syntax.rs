@@ -25,21 +25,53 @@ pub(super) fn next_event<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>,
     })
 }
 
-/// Other encodings than UTF-8 are malformed (contract 1.3).
+/// XML 1.0, 2.8. Other encodings than UTF-8 are malformed (contract 1.3).
 pub(super) fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), Fault> {
-    if declaration.version().is_err() {
-        return wrong("an XML declaration without a version");
-    }
-    match declaration.encoding() {
-        None => Ok(()),
-        Some(Ok(name))
-            if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("utf8") =>
-        {
-            Ok(())
+    let said = declaration.strip_prefix("xml").and_then(pseudo_attributes).unwrap_or_default();
+    let (names, values): (Vec<&str>, Vec<&str>) = said.into_iter().unzip();
+    let (encoding, standalone) = match (names.as_slice(), values.as_slice()) {
+        (["version"], [_]) => ("utf-8", "no"),
+        (["version", "encoding"], [_, encoding]) => (*encoding, "no"),
+        (["version", "standalone"], [_, standalone]) => ("utf-8", *standalone),
+        (["version", "encoding", "standalone"], [_, encoding, standalone]) => {
+            (*encoding, *standalone)
         }
-        Some(_) => wrong("the document declares another encoding than UTF-8"),
+        _ => return wrong("an XML declaration that is none"),
+    };
+    let minor = values[0].strip_prefix("1.").unwrap_or_default();
+    if minor.is_empty() || !minor.bytes().all(|digit| digit.is_ascii_digit()) {
+        return wrong("an XML declaration of another version than 1.x");
+    }
+    if !matches!(standalone, "yes" | "no") {
+        return wrong("an XML declaration that is none");
+    }
+    if !encoding.eq_ignore_ascii_case("utf-8") && !encoding.eq_ignore_ascii_case("utf8") {
+        return wrong("the document declares another encoding than UTF-8");
+    }
+    Ok(())
+}
+
+/// Names and values of a declaration; `None` if it has anything else.
+fn pseudo_attributes(mut text: &str) -> Option<Vec<(&str, &str)>> {
+    let mut found = Vec::new();
+    loop {
+        let next = text.trim_start_matches(BLANKS);
+        if next.is_empty() {
+            return Some(found);
+        }
+        if next.len() == text.len() {
+            return None;
+        }
+        let (name, value) = next.split_once('=')?;
+        let value = value.trim_start_matches(BLANKS);
+        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+        let (value, behind) = value[1..].split_once(quote)?;
+        found.push((name.trim_end_matches(BLANKS), value));
+        text = behind;
     }
 }
+
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Checks what the tokenizer leaves unchecked of a start tag: its name and attributes.
 pub(super) fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
@@ -63,9 +95,10 @@ pub(super) fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
             return wrong("a '<' in an attribute");
         }
         check_chars(value)?;
-        attribute
+        let meant = attribute
             .normalized_value(XmlVersion::Implicit1_0)
             .map_err(|e| Fault::Wrong(format!("not XML: {e}")))?;
+        check_chars(&meant)?;
     }
     Ok(())
 }
