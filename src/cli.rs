@@ -79,6 +79,9 @@ pub struct Global {
     /// Nothing but results and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Exit with 0, not 3, where something was suspended, excepted or found (for jobs)
+    #[arg(long, global = true)]
+    pub zero_if_found: bool,
     /// More about what is done (-v, -vv)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -220,6 +220,14 @@ impl Config {
         let brokers = args.brokers.as_ref().or(self.kafka.brokers.as_ref());
         let mut given = self.kafka.set.clone();
         let from_environment = kafka_from_environment();
+        for ours in ["brokers", "group", "topic", "trust.topic", "receipts.topic", "listen"] {
+            if from_environment.contains_key(ours) {
+                let name = ours.to_ascii_uppercase().replace('.', "_");
+                bail!(
+                    "RUMLEDGER_KAFKA_{name} would be a setting of librdkafka, which has none of that name; use RUMLEDGER_{name}"
+                );
+            }
+        }
         given.retain(|key, _| !from_environment.contains_key(key));
         given.extend(args.settings.iter().cloned());
         let allow_plaintext = args.allow_plaintext.unwrap_or(self.kafka.allow_plaintext);

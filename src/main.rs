@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         cli::Command::Ingest(cli::IngestCommand::Kafka(_)) | cli::Command::Serve(_)
     ) && !cli.global.quiet;
     output::start_log(cli.global.verbose, runs_on, config::log_is_json());
+    let found = if cli.global.zero_if_found { ExitCode::SUCCESS } else { ExitCode::from(3) };
     if let Err(why) = config::arm_failpoint() {
         output::error(&anyhow::anyhow!(why).context("RUMLEDGER_FAILPOINT"));
         return ExitCode::from(2);
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     });
     match ran {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Found) => ExitCode::from(3),
+        Ok(Outcome::Found) => found,
         Err(Failure::Usage(error)) => {
             output::error(&error);
             ExitCode::from(2)

@@ -10,7 +10,7 @@ A proof shows that all that was billed was reported and signed; that no report w
 
 Needs Python 3.9 and the package `cryptography`. Exit status: 0 it holds, 1 it does not.
 """
-import argparse, base64, hashlib, json, sys
+import argparse, base64, hashlib, json, re, sys
 from fractions import Fraction
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -258,6 +258,9 @@ def main():
     parser.add_argument("--operator-key", metavar="HEX", help="the operator's public key, as published")
     parser.add_argument("--lines-root", metavar="HEX", help="the root of the period, as published")
     args = parser.parse_args()
+    for name, given in (("--operator-key", args.operator_key), ("--lines-root", args.lines_root)):
+        if given is not None and not re.fullmatch("[0-9a-f]{64}", given):
+            parser.error(f"{name} takes 64 hexadecimal digits in lower case")
     try:
         with open(args.proof, encoding="utf-8", newline="") as file:
             print("\n".join(verify(file.read(), args.operator_key, args.lines_root)))

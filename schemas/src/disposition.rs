@@ -84,8 +84,8 @@ reasons! {
     SourceNotAllowed = "source-not-allowed", "usage is taken only from CSLU, SSM On-Prem, a controller or a file (R10.9)";
     UdiMismatch = "udi-mismatch", "the signer is neither the reporting device nor in its HA group; look into how it was collected";
     SignatureMissing = "signature-missing", "collect the report again with its signature";
-    TrustUnknown = "trust-unknown", "import the device's trust code, then send the report again (R7.4)";
-    SignatureInvalid = "signature-invalid", "the report was changed, or the trust code on record is another one; it never becomes usage (R7.4)";
+    TrustUnknown = "trust-unknown", "import the device's trust code, then `rumledger suspense retry` (R7.4)";
+    SignatureInvalid = "signature-invalid", "the report was changed, or the trust code on record is another one: where the book was wrong, mend it, then `rumledger suspense retry` (R7.4)";
     TrustNotValidThen = "trust-not-valid-then", "the trust code was not in force when the report was made; check its validity in the book";
     SignatureUnverifiable = "signature-unverifiable", "the policy wants a verified signature here; collect the report in its signed form";
     ContentConflict = "content-conflict", "another report with this id is on record; find out which of the two is right";

@@ -155,6 +155,14 @@ pub fn statement(
             known_customer(customer, config, runtime)?;
         }
     }
+    if let Some(out) = out.filter(|_| config.format != Format::Pdf)
+        && (out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/"))
+    {
+        let out = out.display();
+        return Err(Failure::Usage(anyhow!(
+            "{out} is a folder, and this format is one file: name it with --out FILE"
+        )));
+    }
     match (config.format.is_file(), out) {
         (true, Some(out)) => write_statement(period, &lines, customer, out, config, runtime)?,
         (true, None) => return Err(Failure::Usage(anyhow!("this format needs --out FILE"))),

@@ -189,10 +189,10 @@ fn logins(file: Option<&PathBuf>, config: &Config) -> Result<Logins, Failure> {
 
 /// A time of at least a millisecond, and at most what PostgreSQL's own settings hold (24 days).
 fn millis(name: &str, given: u64) -> anyhow::Result<Duration> {
-    if given > MILLIS_MAX {
-        return Err(anyhow!("{name}: at most {MILLIS_MAX}"));
+    if !(1..=MILLIS_MAX).contains(&given) {
+        return Err(anyhow!("{name}: from 1 to {MILLIS_MAX}, in milliseconds"));
     }
-    Ok(Duration::from_millis(given.max(1)))
+    Ok(Duration::from_millis(given))
 }
 
 fn limits(args: &ServeArgs, config: &Config) -> anyhow::Result<Limits> {

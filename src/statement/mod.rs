@@ -30,7 +30,19 @@ pub fn put(out: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         }
         put
     };
-    write().with_context(|| format!("cannot write {}", out.display()))
+    write().with_context(|| {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        match folder.filter(|folder| !folder.exists()) {
+            Some(folder) => {
+                format!(
+                    "cannot write {}: make the folder {} first",
+                    out.display(),
+                    folder.display()
+                )
+            }
+            None => format!("cannot write {}", out.display()),
+        }
+    })
 }
 
 /// What a customer's lines come to in one currency.

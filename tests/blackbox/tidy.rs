@@ -71,6 +71,15 @@ fn arrows_run_one_way() {
     }
 }
 
+/// A variable of the image would count over the file of settings that the manifests mount.
+#[test]
+fn the_image_sets_nothing_that_a_file_of_settings_may() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let image = std::fs::read_to_string(root.join("Containerfile")).unwrap();
+    let set: Vec<&str> = image.match_indices("RUMLEDGER_").map(|(at, _)| &image[at..]).collect();
+    assert!(set.len() == 1 && set[0].starts_with("RUMLEDGER_LOG_FORMAT=json"), "{set:?}");
+}
+
 /// Every metric that dashboards and rules ask for is in the code, and every one in the code is asked
 /// for somewhere.
 #[test]

@@ -35,6 +35,18 @@ pub struct FlushLimits {
     pub age_ms_max: Millis,
 }
 
+/// Rows of so many commits wait for the commit before them, at most; with fewer, reading and judging go on.
+pub const COMMITS_AHEAD: usize = 2;
+
+impl FlushLimits {
+    /// True of as many rows, or as many bytes of raw evidence, as so many commits have at most.
+    #[must_use]
+    pub fn are_reached(&self, rows: usize, bytes: usize, commits: usize) -> bool {
+        rows >= self.rows_max.saturating_mul(commits)
+            || bytes >= self.bytes_max.saturating_mul(commits)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -289,11 +301,12 @@ impl Worker {
         let gathered = &self.gathered;
         let aged = gathered.since.is_some_and(|s| now.saturating_sub(s) >= self.limits.age_ms_max);
         let goes = gathered.spans.keys().any(|p| self.leaving.contains(p));
-        self.is_full() || aged || goes || (self.stopping && !gathered.spans.is_empty())
+        self.holds(1) || aged || goes || (self.stopping && !gathered.spans.is_empty())
     }
 
-    fn is_full(&self) -> bool {
-        self.gathered.rows >= self.limits.rows_max || self.gathered.bytes >= self.limits.bytes_max
+    /// True if as many rows as so many commits have at most wait.
+    fn holds(&self, commits: usize) -> bool {
+        self.limits.are_reached(self.gathered.rows, self.gathered.bytes, commits)
     }
 
     /// What the new state asks for, whatever led to it.
@@ -316,7 +329,7 @@ impl Worker {
                 out.push(Intention::ReadFences(ask));
             }
         }
-        let full = self.in_commit.is_some() && self.is_full();
+        let full = self.in_commit.is_some() && self.holds(COMMITS_AHEAD);
         if full != self.paused {
             self.paused = full;
             out.push(if full { Intention::Pause } else { Intention::Resume });

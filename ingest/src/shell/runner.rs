@@ -20,8 +20,8 @@ use super::index::{Index, IndexError};
 use super::mediation::{Gathered, Judging, MediationError, Summary, journal_layout};
 use super::writer::{Commit, JournalWriter, Settled, WriteError};
 use crate::core::carrier::{Block, CarrierError, Found, Sink, read_source};
-use crate::core::report::{Arrival, Delivery, RawReport};
-use crate::core::worker::FlushLimits;
+use crate::core::report::{Arrival, Delivery};
+use crate::core::worker::{COMMITS_AHEAD, FlushLimits};
 
 /// Reports that are decoded and verified together.
 pub const CHUNK_REPORTS: usize = 4096;
@@ -82,14 +82,16 @@ pub fn ingest_files(
     let files_read = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let (send, receive) = sync_channel(CHUNKS_WAITING);
-        scope.spawn(|| read_files(files, settings, &files_read, send));
+        let delivery = Arc::new(settings.delivery.clone());
+        let reader = Reader { block: Block::default(), settings, delivery, send };
+        scope.spawn(|| read_files(files, reader, &files_read));
         let mut run = Run {
             runtime,
             lake,
             documents: Vec::new(),
             document_bytes: 0,
             settings,
-            delivery: Arc::new(settings.delivery.clone()),
+            judged: Vec::new(),
             writer: JournalWriter::new(runtime, journal, index),
             gathered: Gathered::default(),
             since: Instant::now(),
@@ -105,16 +107,11 @@ pub fn ingest_files(
 }
 
 /// Reads files until the end, an error, or nobody listens any more.
-fn read_files(
-    files: &[PathBuf],
-    settings: &Settings<'_>,
-    done: &AtomicU64,
-    send: SyncSender<Result<Read>>,
-) {
-    let mut reader = Reader { block: Block::default(), settings, send };
+fn read_files(files: &[PathBuf], mut reader: Reader<'_>, done: &AtomicU64) {
+    let limits = &reader.settings.judging.limits;
     for path in files {
         let source = FileSource::new(path.clone());
-        match read_source(&source, &settings.judging.limits, &mut reader) {
+        match read_source(&source, limits, &mut reader) {
             Ok(()) => done.fetch_add(1, Ordering::Relaxed),
             Err(CarrierError::Stopped) => return,
             Err(error) => {
@@ -132,13 +129,22 @@ fn read_files(
 struct Reader<'a> {
     block: Block,
     settings: &'a Settings<'a>,
+    delivery: Arc<Delivery>,
     send: SyncSender<Result<Read>>,
 }
 
 impl Reader<'_> {
     /// False if nobody listens any more.
     fn hand_on(&mut self) -> bool {
-        self.send.send(Ok(Read::Reports(self.block.take()))).is_ok()
+        let received_at = (self.settings.clock)();
+        let arrival = |raw| Arrival {
+            raw,
+            delivery: Arc::clone(&self.delivery),
+            partition: None,
+            received_at,
+        };
+        let arrivals = self.block.take().into_iter().map(arrival).collect();
+        self.send.send(Ok(Read::Reports(arrivals))).is_ok()
     }
 }
 
@@ -159,7 +165,7 @@ impl Sink for Reader<'_> {
 
 /// What the reader hands on.
 enum Read {
-    Reports(Vec<RawReport>),
+    Reports(Vec<Arrival>),
     /// A document without a report.
     Document {
         source: String,
@@ -173,7 +179,8 @@ struct Run<'a> {
     documents: Vec<Document>,
     document_bytes: usize,
     settings: &'a Settings<'a>,
-    delivery: Arc<Delivery>,
+    /// Those of the chunk before: to give them back takes time.
+    judged: Vec<Arrival>,
     writer: JournalWriter,
     gathered: Gathered,
     /// When the first of the rows gathered came.
@@ -206,7 +213,7 @@ impl Run<'_> {
         self.documents.push(Document {
             received_at: (self.settings.clock)(),
             source,
-            collector: self.delivery.collector.clone().unwrap_or_default(),
+            collector: self.settings.delivery.collector.clone().unwrap_or_default(),
             bytes,
         });
         if self.documents.len() < CHUNK_REPORTS && self.document_bytes < CHUNK_BYTES {
@@ -222,31 +229,31 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn take(&mut self, chunk: Vec<RawReport>) -> Result<()> {
-        let received_at = (self.settings.clock)();
-        let arrivals: Vec<Arrival> = chunk
-            .into_iter()
-            .map(|raw| Arrival {
-                raw,
-                delivery: Arc::clone(&self.delivery),
-                partition: None,
-                received_at,
-            })
-            .collect();
+    fn take(&mut self, arrivals: Vec<Arrival>) -> Result<()> {
         if self.gathered.is_empty() {
             self.since = Instant::now();
         }
         self.received += arrivals.len() as u64;
         let judging = &self.settings.judging;
-        self.gathered.take(&arrivals, judging, self.writer.index(), self.writer.in_commit())?;
+        let before = std::mem::take(&mut self.judged);
+        self.gathered.take_beside(
+            &arrivals,
+            judging,
+            self.writer.index(),
+            self.writer.in_commit(),
+            || drop(before),
+        )?;
+        self.judged = arrivals;
         if self.flush_is_due() { self.flush() } else { Ok(()) }
     }
 
+    /// While a commit is under way, what comes is judged: nobody waits for the disk.
     fn flush_is_due(&self) -> bool {
         let limits = &self.settings.flush;
-        self.gathered.len() >= limits.rows_max
-            || self.gathered.bytes() >= limits.bytes_max
-            || self.since.elapsed().as_millis() >= u128::from(limits.age_ms_max)
+        let holds =
+            |commits| limits.are_reached(self.gathered.len(), self.gathered.bytes(), commits);
+        let is_due = holds(1) || self.since.elapsed().as_millis() >= u128::from(limits.age_ms_max);
+        is_due && (self.writer.is_free() || holds(COMMITS_AHEAD))
     }
 
     /// Starts the commit of the rows, when the commit before it is durable.

@@ -129,6 +129,12 @@ impl JournalWriter {
         self.running.as_ref().is_some_and(|r| r.task.as_ref().is_none_or(JoinHandle::is_finished))
     }
 
+    /// True if no commit is under way without an answer.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.running.is_none() || self.is_answered()
+    }
+
     /// Starts a commit. Only one can be under way.
     ///
     /// # Errors

@@ -73,7 +73,9 @@ pub enum SettingsError {
         "the connection to {0} would not be encrypted: set security.protocol to ssl or sasl_ssl, or allow it with --allow-plaintext"
     )]
     Plaintext(String),
-    #[error("no broker is named; use --brokers HOST:PORT")]
+    #[error(
+        "no broker is named; use --brokers HOST:PORT, RUMLEDGER_BROKERS, or brokers in [kafka] of the file of settings"
+    )]
     NoBrokers,
     #[error("the Kafka client refuses its settings")]
     Client(#[source] KafkaError),

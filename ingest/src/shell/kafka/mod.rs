@@ -160,7 +160,9 @@ pub fn stream(
     cache_dir: PathBuf,
     settings: &Settings<'_>,
 ) -> Result<Streamed> {
-    let mut shell = Shell::open(runtime, lake, cache_dir, settings)?;
+    let Some(mut shell) = Shell::open(runtime, lake, cache_dir, settings)? else {
+        return Ok(Streamed { summary: Summary::default(), commits: 0, ended: Ended::Stopped });
+    };
     let ended = shell.run()?;
     Ok(Streamed { summary: shell.summary.clone(), commits: shell.writer.commits(), ended })
 }
@@ -233,15 +235,16 @@ impl Drop for Shell<'_> {
 }
 
 impl<'a> Shell<'a> {
+    /// `None` if it was stopped before it found its topic.
     fn open(
         runtime: &Handle,
         lake: &'a Lake,
         cache_dir: PathBuf,
         settings: &'a Settings<'a>,
-    ) -> Result<Shell<'a>> {
+    ) -> Result<Option<Shell<'a>>> {
         let journal = runtime.block_on(lake.ensure(journal::TABLE, &journal_layout()))?;
         let index = runtime.block_on(Index::open(&cache_dir, &journal))?;
-        let topic_id = wait_for_topic(settings)?;
+        let Some(topic_id) = wait_for_topic(settings)? else { return Ok(None) };
         let receipts = match &settings.receipts_topic {
             Some(topic) => Some(Receipts::open(&settings.connection, topic, runtime)?),
             None => None,
@@ -290,7 +293,7 @@ impl<'a> Shell<'a> {
             lake = lake.location(),
             "the worker starts"
         );
-        Ok(shell)
+        Ok(Some(shell))
     }
 
     fn run(&mut self) -> Result<Ended> {
@@ -470,12 +473,12 @@ impl<'a> Shell<'a> {
 }
 
 /// Waits until the topic is there, and gives its id; blank where brokers have none.
-fn wait_for_topic(settings: &Settings<'_>) -> Result<String> {
+fn wait_for_topic(settings: &Settings<'_>) -> Result<Option<String>> {
     let started = Instant::now();
     loop {
         settings.health.turn();
         let error = match settings.connection.topic_id(&settings.topic, Duration::from_secs(5)) {
-            Ok(id) => return Ok(id.unwrap_or_default()),
+            Ok(id) => return Ok(Some(id.unwrap_or_default())),
             Err(error) => error,
         };
         match error {
@@ -485,7 +488,10 @@ fn wait_for_topic(settings: &Settings<'_>) -> Result<String> {
         }
         tracing::warn!(%error, topic = settings.topic, "waiting for the topic");
         settings.health.set_ready(Some(error.to_string()));
-        if started.elapsed() > TOPIC_WAIT_MAX || settings.stop.load(Ordering::Relaxed) {
+        if settings.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if started.elapsed() > TOPIC_WAIT_MAX {
             return Err(error.into());
         }
         std::thread::sleep(Duration::from_millis(500));
