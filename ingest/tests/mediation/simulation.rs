@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ingest::core::worker::{
-    Event, FlushLimits, Intention, Message, Millis, Offset, Partition, Span, Worker,
+    COMMITS_AHEAD, Event, FlushLimits, Intention, Message, Millis, Offset, Partition, Span, Worker,
 };
 
 const SEEDS: u64 = 1000;
 const PARTITIONS: Partition = 4;
 const MESSAGES: i64 = 60;
 const STEPS: u32 = 1500;
-const LIMITS: FlushLimits = FlushLimits { rows_max: 12, bytes_max: 4000, age_ms_max: 40 };
+const LIMITS: FlushLimits = FlushLimits { rows_max: 6, bytes_max: 2000, age_ms_max: 40 };
 
 #[test]
 fn every_message_counts_once_whatever_happens() {
@@ -266,7 +266,7 @@ impl World {
             let rows = self.rng.below(3) as usize;
             let taken = Message { partition: p, offset, rows, bytes: rows * 100 };
             self.handle(i, Event::Taken(vec![taken]));
-            let most = LIMITS.rows_max + 2;
+            let most = LIMITS.rows_max * COMMITS_AHEAD + 2;
             assert!(self.processes[i].machine.gathered_rows() <= most + 60, "memory is bounded");
         }
     }
