@@ -1,5 +1,7 @@
 //! Commands, their output and their exit statuses.
 
+use std::process::{Command, Stdio};
+
 use crate::support::{Place, counts, files, ran};
 
 const FLEET: &[&str] = &[
@@ -440,7 +442,7 @@ fn a_log_of_many_versions_is_read_by_few_threads() {
     let place = Place::with_fleet(&["--reports", "600", "--devices", "60", "--broken", "0"]);
     let take_in = |cache: &str| {
         let mut ingest = place.command(&["ingest", "files", "fleet/reports", "--format", "csv"]);
-        ingest.env("RUMLEDGER_FLUSH_ROWS_MAX", "10").env("RUMLEDGER_CACHE_DIR", place.path(cache));
+        ingest.env("RUMLEDGER_FLUSH_ROWS_MAX", "4").env("RUMLEDGER_CACHE_DIR", place.path(cache));
         let ran = ran(ingest.output().unwrap());
         assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
         let commits = ran.stderr.split_once(" commits").unwrap().0.rsplit_once(' ').unwrap().1;
@@ -551,4 +553,35 @@ fn exceptions_of_all_months_are_those_of_each() {
     let july = place.ok(3, &["exceptions", "--period", "2026-07", "--format", "csv"]);
     assert!(july.ends_with("\n2026-07,sa,v,,T,price-unknown,3600\n"), "{july}");
     assert_eq!(place.ok(3, &["exceptions", "--format", "csv"]), july);
+}
+
+/// A job that is started again where it fails does not fail for what it found.
+#[test]
+fn what_is_found_is_no_failure_where_that_is_said() {
+    let place = Place::new();
+    std::fs::write(place.path("broken.json"), "no report").unwrap();
+    place.ok(3, &["-q", "ingest", "files", "broken.json"]);
+    place.ok(0, &["-q", "--zero-if-found", "ingest", "files", "broken.json"]);
+    place.ok(1, &["-q", "ingest", "files", "none.json", "--zero-if-found"]);
+}
+
+/// Whoever is stopped while it waits for a broker has nothing in hand.
+#[test]
+fn a_worker_without_a_broker_is_stopped_or_fails() {
+    let place = Place::new();
+    let arguments = ["ingest", "kafka", "--brokers", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let mut worker = place.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = std::io::BufReader::new(worker.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("waiting for the topic") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "it ended");
+    }
+    let pid = worker.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+    let mut wrong = place.command(&["ingest", "kafka"]);
+    let wrong = ran(wrong.env("RUMLEDGER_KAFKA_BROKERS", "127.0.0.1:1").output().unwrap());
+    assert_eq!(wrong.status, 2);
+    assert!(wrong.stderr.contains("use RUMLEDGER_BROKERS"), "{}", wrong.stderr);
 }

@@ -492,7 +492,8 @@ fn what_would_expose_it_is_refused() {
         (&["--tls-key", "none.pem"], "--tls-certificate"),
         (&["--rows-max", "0"], "rows_max"),
         (&["--connections-max", "9223372036854775807"], "connections_max: at most 65535"),
-        (&["--statement-timeout-ms", "18446744073709551615"], "statement_timeout_ms: at most"),
+        (&["--statement-timeout-ms", "18446744073709551615"], "statement_timeout_ms: from 1"),
+        (&["--refresh-ms", "0"], "refresh_ms: from 1"),
         // 192.0.2.1 is nobody's (RFC 5737). What is said nearer counts.
         (
             &[

@@ -145,7 +145,8 @@ fn a_statement_is_written_in_every_form() {
         std::fs::read(place.path("one")).unwrap(),
         std::fs::read(place.path("two")).unwrap()
     );
-    assert_eq!(statement(&["--format", "xlsx", "--out", "all"]).status, 1, "a folder");
+    assert_eq!(statement(&["--format", "xlsx", "--out", "all"]).status, 2, "a folder");
+    assert_eq!(statement(&["--format", "xlsx", "--out", "none/x"]).status, 1, "no folder");
     assert!(crate::support::names(&place.path("")).iter().all(|name| !name.ends_with(".tmp")));
 
     // A name that no font here has is told, and where more fonts may be.
