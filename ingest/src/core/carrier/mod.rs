@@ -237,6 +237,7 @@ struct Output<'s, 'n> {
     /// part of the evidence.
     head: Vec<u8>,
     head_max: usize,
+    head_is_cut: bool,
 }
 
 /// What is said where no more than this is kept.
@@ -267,7 +268,8 @@ fn refused_in_part(
 impl<'s, 'n> Output<'s, 'n> {
     fn new(name: &'n str, limits: &CarrierLimits, sink: &'s mut dyn Sink) -> Self {
         let head_max = limits.evidence_bytes_max();
-        Output { name, source: Arc::from(name), sink, next_offset: 0, head: Vec::new(), head_max }
+        let (source, head) = (Arc::from(name), Vec::new());
+        Output { name, source, sink, next_offset: 0, head, head_max, head_is_cut: false }
     }
 
     /// Passes what is no report.
@@ -275,6 +277,7 @@ impl<'s, 'n> Output<'s, 'n> {
         if self.next_offset == 0 {
             let kept = bytes.min(self.head_max - self.head.len());
             self.head.extend_from_slice(&window.data()[..kept]);
+            self.head_is_cut |= kept < bytes;
         }
         window.pass(bytes);
     }
@@ -292,6 +295,7 @@ impl<'s, 'n> Output<'s, 'n> {
         let position = Position { source: Arc::clone(&self.source), offset: self.next_offset };
         self.next_offset += 1;
         self.head = Vec::new();
+        self.head_is_cut = false;
         goes_on(self.sink.report(Found { position, text, refused, context }))
     }
 
@@ -322,7 +326,7 @@ impl<'s, 'n> Output<'s, 'n> {
         let left = limits.evidence_bytes_max().saturating_sub(kept.len());
         let (rest, is_cut) = window.up_to(left).map_err(|e| self.failed(e))?;
         kept.extend_from_slice(rest);
-        if is_cut {
+        if is_cut || self.head_is_cut {
             detail.push_str(&kept_of(&kept));
         }
         self.report(&kept, Some((reason, detail)), Vec::new())
