@@ -240,9 +240,7 @@ impl Rows {
         self.ha.push(readings.ha_udi.len(), !readings.ha_udi.is_empty())?;
         self.push_measurements(&readings.measurements)?;
         self.raw.push(&raw.text)?;
-        if self.context.values_slice().len() + raw.context.len() > i32::MAX as usize {
-            return Err(ArrowError::OffsetOverflowError(raw.context.len()));
-        }
+        next_offset(self.context.offsets_slice(), raw.context.len())?;
         self.context.append_option((!raw.context.is_empty()).then_some(&raw.context));
         self.push_asides(&readings.asides)?;
         self.bytes += raw.text.len() + raw.context.len() + 64 * readings.measurements.len();

@@ -189,8 +189,9 @@ fn judge_rows(
     let wanted = which.mask(rows)?;
     let (wanted_at, others_at): (Vec<u32>, Vec<u32>) =
         (0..).take(rows.num_rows()).partition(|&i| wanted.value(i as usize));
-    let judged_at = in_order_of_arrival(rows, wanted_at)?;
-    let before = take_record_batch(rows, &UInt32Array::from(judged_at.clone()))?;
+    let judged_at = UInt32Array::from(in_order_of_arrival(rows, wanted_at)?);
+    let others_at = UInt32Array::from(others_at);
+    let before = take_record_batch(rows, &judged_at)?;
     let mut gathered = Gathered::in_order();
     gathered.take(&arrivals_of(&before, judging)?, judging, index, None)?;
     let after = gathered.finish()?;
@@ -225,10 +226,10 @@ fn judge_rows(
     let after_rows = replace_acts(judged, acts)?;
     // Each row stays where it was: their order is that in which the reports came.
     let mut taken_from = vec![0; rows.num_rows()];
-    for (from, &at) in (0..).zip(judged_at.iter().chain(&others_at)) {
+    for (from, &at) in (0..).zip(judged_at.values().iter().chain(others_at.values())) {
         taken_from[at as usize] = from;
     }
-    let others = take_record_batch(rows, &UInt32Array::from(others_at))?;
+    let others = take_record_batch(rows, &others_at)?;
     let rows = concat_batches(&SCHEMA, [&after_rows, &others])?;
     let rows = take_record_batch(&rows, &UInt32Array::from(taken_from))?;
     let changed = filter_record_batch(&after_rows, &BooleanArray::from(differs))?;
@@ -240,7 +241,7 @@ fn judge_rows(
     Ok(Some(Exchange { rows, changed, fresh: after.fresh, found, settled }))
 }
 
-/// Rows in the order in which they were received. A file has those of one commit in that order; one that several were
+/// Places of rows in the order in which they were received. A file has those of one commit in that order; one that several were
 /// merged to may have them in another, but for those of one second.
 fn in_order_of_arrival(rows: &RecordBatch, mut at: Vec<u32>) -> Result<Vec<u32>, ArrowError> {
     let received = column(rows, "received_at")?.as_primitive::<TimestampMicrosecondType>();

@@ -135,11 +135,7 @@ fn inspect_members(
         budget.spend(&budget.members, 1, "the archive has too many members")?;
         let blocks = entry.header().entry_size()?.div_ceil(BLOCK);
         members_end = entry.raw_file_position().saturating_add(blocks.saturating_mul(BLOCK));
-        if is_of_the_archive(&entry) {
-            long_name = name_of_next(&mut entry)?.or(long_name);
-            continue;
-        }
-        let member = member_name(&entry, long_name.take());
+        let Some(member) = member_of(&mut entry, &mut long_name)? else { continue };
         if !is_file(&entry) || member == MANIFEST {
             continue;
         }
@@ -212,6 +208,20 @@ fn name_of_next<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<Vec
     Ok(tar::PaxExtensions::new(&content).filter_map(of_name).last())
 }
 
+/// The name of a member; `None` of a record of the archive's own, whose name for the member behind it is held.
+fn member_of<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    long_name: &mut Option<Vec<u8>>,
+) -> io::Result<Option<String>> {
+    if !is_of_the_archive(entry) {
+        return Ok(Some(member_name(entry, long_name.take())));
+    }
+    if let Some(name) = name_of_next(entry)? {
+        *long_name = Some(name);
+    }
+    Ok(None)
+}
+
 /// Bytes that are looked at for a name.
 const NAME_BYTES_MAX: u64 = 64 << 10;
 
@@ -230,19 +240,20 @@ struct Names(HashMap<u64, u64>);
 
 impl Names {
     /// The second of a name is `name#2`.
-    fn one(&mut self, name: String) -> String {
+    fn one(&mut self, name: &str) -> String {
         let hash = |name: &str| {
             let mut hasher = DefaultHasher::new();
             name.hash(&mut hasher);
             hasher.finish()
         };
-        let of_name = hash(&name);
-        let mut one = name.clone();
-        let mut number = 1;
+        let of_name = hash(name);
+        // Behind those that were numbered before.
+        let mut number = self.0.get(&of_name).map_or(1, |last| last + 1);
+        let numbered = |n: u64| if n == 1 { name.to_owned() } else { format!("{name}#{n}") };
+        let mut one = numbered(number);
         while self.0.contains_key(&hash(&one)) {
-            // Behind those that were numbered before.
-            number = self.0.get(&of_name).map_or(number, |last| number.max(*last)) + 1;
-            one = format!("{name}#{number}");
+            number += 1;
+            one = numbered(number);
         }
         self.0.insert(of_name, number);
         self.0.entry(hash(&one)).or_insert(1);
@@ -351,11 +362,11 @@ fn next_member(mut packed: Counted<'_>) -> io::Result<Option<GzDecoder<Counted<'
             return Ok(None);
         }
         let zeros = next.iter().take_while(|byte| **byte == 0).count();
-        if zeros < next.len() {
-            packed.consume(zeros);
+        let is_behind = zeros < next.len();
+        packed.consume(zeros);
+        if is_behind {
             return Ok(Some(GzDecoder::new(packed)));
         }
-        packed.consume(zeros);
     }
 }
 
@@ -405,11 +416,8 @@ impl Reading<'_, '_> {
         let mut long_name = None;
         for entry in archive.entries().map_err(failed)?.raw(true) {
             let mut entry = entry.map_err(failed)?;
-            if is_of_the_archive(&entry) {
-                long_name = name_of_next(&mut entry).map_err(failed)?.or(long_name);
-                continue;
-            }
-            let member = member_name(&entry, long_name.take());
+            let member = member_of(&mut entry, &mut long_name).map_err(failed)?;
+            let Some(member) = member else { continue };
             if !is_file(&entry) {
                 self.pass_over(&entry, &format!("{name}!{member}"))?;
                 continue;
@@ -417,7 +425,7 @@ impl Reading<'_, '_> {
             if member == MANIFEST {
                 continue;
             }
-            let member = format!("{name}!{}", names.one(member));
+            let member = format!("{name}!{}", names.one(&member));
             let mut content = BufReader::with_capacity(HEAD, entry);
             let head = peek(&mut content).map_err(failed)?;
             if is_archive(head) {

@@ -197,19 +197,21 @@ fn read_document<R: Read>(
         window.pass(3);
     }
     // White space before the document is passed over, however much of it there is.
-    let mut is_at_start = true;
+    let start = window.position();
     let first = loop {
         let blank = window.data().iter().take_while(|byte| is_blank(**byte)).count();
         let next = window.data().get(blank).copied();
         if next.is_some() || window.ended() {
             break next;
         }
-        is_at_start &= blank == 0;
         window.pass(blank);
         window.fill().map_err(|e| out.failed(e))?;
     };
     match first {
-        Some(b'<') => xml::read(window, is_at_start, limits, &mut out),
+        Some(b'<') => {
+            let is_at_start = window.position() == start;
+            xml::read(window, is_at_start, limits, &mut out)
+        }
         Some(b'{' | b'[') => json::read(window, limits, &mut out),
         Some(_) => {
             out.refuse_rest(window, limits, Reason::Malformed, "neither XML, JSON nor a bundle")

@@ -9,10 +9,7 @@ use quick_xml::events::Event;
 use quick_xml::reader::Reader;
 use schemas::disposition::Reason;
 
-use self::syntax::{
-    Fault, check_chars, check_declaration, check_instruction, check_start, check_text, next_event,
-    resolve, wrong,
-};
+use self::syntax::{Fault, check_declaration, next_event, resolve, wrong};
 use super::window::Window;
 use super::{CarrierError, CarrierLimits, Output, is_blank, refused_in_part};
 
@@ -110,17 +107,16 @@ pub(super) fn read<R: Read>(
                 let what = "a DOCTYPE, which no carrier has".to_owned();
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
-            Some(Fault::Wrong(what)) if complete || broken => {
+            // In a window that is full, what is wrong may still be cut.
+            Some(Fault::Wrong(what))
+                if complete
+                    || broken
+                    || window.data().len() > part_max && is_wrong_without_end(&window, &place) =>
+            {
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
             Some(Fault::Incomplete) if complete => {
                 let what = "the document ends inside an element".to_owned();
-                return pending.refuse(window, limits, Reason::Malformed, what, out);
-            }
-            // It is so wherever the window ends.
-            Some(Fault::Wrong(what))
-                if window.data().len() > part_max && is_wrong_without_end(&window, &place) =>
-            {
                 return pending.refuse(window, limits, Reason::Malformed, what, out);
             }
             Some(_) if window.data().len() > part_max => {
@@ -375,17 +371,9 @@ fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
             check_declaration(&declaration)?;
             What::Nothing
         }
-        Event::Comment(comment) => {
-            check_chars(&comment)?;
-            What::Nothing
-        }
-        Event::PI(instruction) => {
-            check_instruction(&instruction)?;
-            What::Nothing
-        }
+        Event::Comment(_) | Event::PI(_) => What::Nothing,
         Event::Text(content) => {
             let content: &str = &content.into_inner();
-            check_text(content)?;
             if !in_root && !content.trim_matches([' ', '\t', '\n', '\r']).is_empty() {
                 return wrong("text outside the root element");
             }
@@ -394,10 +382,7 @@ fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
         Event::CData(_) | Event::GeneralRef(_) if !in_root => {
             return wrong("text outside the root element");
         }
-        Event::CData(content) => {
-            check_chars(&content)?;
-            What::Nothing
-        }
+        Event::CData(_) => What::Nothing,
         Event::GeneralRef(reference) => {
             resolve(&reference)?;
             What::Nothing
@@ -409,24 +394,18 @@ fn next_part<'t>(text: &'t str, place: &Place) -> Result<Part<'t>, Fault> {
         Event::Start(_) | Event::Empty(_) if *place == Place::Epilog => {
             return wrong("a second root element");
         }
-        Event::Empty(start) => {
-            check_start(&start)?;
-            match (start.local_name().as_ref(), in_root) {
-                (REPORT, _) => What::Report(Cow::default()),
-                _ => What::Sibling,
+        Event::Empty(start) => match (start.local_name().as_ref(), in_root) {
+            (REPORT, _) => What::Report(Cow::default()),
+            _ => What::Sibling,
+        },
+        Event::Start(start) => match (start.local_name().as_ref(), in_root) {
+            (REPORT, _) => read_report(&mut reader)?,
+            (ROOT, false) => What::RootStart(start.name().as_ref().to_owned()),
+            _ => {
+                read_element(&mut reader)?;
+                What::Sibling
             }
-        }
-        Event::Start(start) => {
-            check_start(&start)?;
-            match (start.local_name().as_ref(), in_root) {
-                (REPORT, _) => read_report(&mut reader)?,
-                (ROOT, false) => What::RootStart(start.name().as_ref().to_owned()),
-                _ => {
-                    read_element(&mut reader)?;
-                    What::Sibling
-                }
-            }
-        }
+        },
     };
     let bytes = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
     Ok(Part { what, bytes })
@@ -439,26 +418,15 @@ fn read_report<'t>(reader: &mut Reader<&'t [u8]>) -> Result<What<'t>, Fault> {
     let mut depth = 0u64;
     loop {
         match next_event(reader)? {
-            Event::Text(content) => {
-                check_text(&content.borrow().into_inner())?;
-                join(&mut text, content.xml10_content());
-            }
-            Event::CData(content) => {
-                check_chars(&content)?;
-                join(&mut text, content.xml10_content());
-            }
+            Event::Text(content) => join(&mut text, content.xml10_content()),
+            Event::CData(content) => join(&mut text, content.xml10_content()),
             Event::GeneralRef(reference) => text.to_mut().push(resolve(&reference)?),
-            Event::Comment(comment) => check_chars(&comment)?,
-            Event::PI(instruction) => check_instruction(&instruction)?,
-            Event::Start(start) => {
-                check_start(&start)?;
+            Event::Comment(_) | Event::PI(_) => {}
+            Event::Start(_) => {
                 has_elements = true;
                 depth += 1;
             }
-            Event::Empty(start) => {
-                check_start(&start)?;
-                has_elements = true;
-            }
+            Event::Empty(_) => has_elements = true,
             Event::End(_) if depth == 0 => break,
             Event::End(_) => depth -= 1,
             Event::Eof => return Err(Fault::Incomplete),
@@ -482,16 +450,13 @@ fn read_element(reader: &mut Reader<&[u8]>) -> Result<(), Fault> {
     let mut depth = 0u64;
     loop {
         match next_event(reader)? {
-            Event::Text(content) => check_text(&content.into_inner())?,
-            Event::CData(content) => check_chars(&content)?,
+            Event::Text(_)
+            | Event::CData(_)
+            | Event::Comment(_)
+            | Event::PI(_)
+            | Event::Empty(_) => {}
             Event::GeneralRef(reference) => drop(resolve(&reference)?),
-            Event::Comment(comment) => check_chars(&comment)?,
-            Event::PI(instruction) => check_instruction(&instruction)?,
-            Event::Start(start) => {
-                check_start(&start)?;
-                depth += 1;
-            }
-            Event::Empty(start) => check_start(&start)?,
+            Event::Start(_) => depth += 1,
             Event::End(_) if depth == 0 => return Ok(()),
             Event::End(_) => depth -= 1,
             Event::Eof => return Err(Fault::Incomplete),

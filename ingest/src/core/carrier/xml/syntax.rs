@@ -18,11 +18,21 @@ pub(super) fn wrong<T>(what: &str) -> Result<T, Fault> {
     Err(Fault::Wrong(what.to_owned()))
 }
 
+/// The next event, checked, but for declarations and references, which mean something else wherever they stand.
 pub(super) fn next_event<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, Fault> {
-    reader.read_event().map_err(|error| match error {
+    let event = reader.read_event().map_err(|error| match error {
         quick_xml::Error::Syntax(_) => Fault::Incomplete,
         other => Fault::Wrong(format!("not XML: {other}")),
-    })
+    })?;
+    match &event {
+        Event::Start(start) | Event::Empty(start) => check_start(start)?,
+        Event::Text(text) => check_text(text)?,
+        Event::CData(text) => check_chars(text)?,
+        Event::Comment(comment) => check_chars(comment)?,
+        Event::PI(instruction) => check_instruction(instruction)?,
+        _ => {}
+    }
+    Ok(event)
 }
 
 /// XML 1.0, 2.8. Other encodings than UTF-8 are malformed (contract 1.3).
@@ -74,7 +84,7 @@ fn pseudo_attributes(mut text: &str) -> Option<Vec<(&str, &str)>> {
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Checks what the tokenizer leaves unchecked of a start tag: its name and attributes.
-pub(super) fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
+fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
     let name = start.name();
     let name: &str = name.as_ref();
     if !is_name(name) {
@@ -104,7 +114,7 @@ pub(super) fn check_start(start: &BytesStart<'_>) -> Result<(), Fault> {
 }
 
 /// XML 1.0, 2.6. What would be a declaration, but for its place or its case, is none.
-pub(super) fn check_instruction(instruction: &BytesPI<'_>) -> Result<(), Fault> {
+fn check_instruction(instruction: &BytesPI<'_>) -> Result<(), Fault> {
     let target = instruction.target();
     if !is_name(target) || target.eq_ignore_ascii_case("xml") {
         return Err(Fault::Wrong(format!(
@@ -152,7 +162,7 @@ fn are_joined(attributes: &str) -> bool {
     false
 }
 
-pub(super) fn check_text(text: &str) -> Result<(), Fault> {
+fn check_text(text: &str) -> Result<(), Fault> {
     if text.contains("]]>") {
         return wrong("']]>' outside a CDATA section");
     }
@@ -169,7 +179,7 @@ pub(super) fn is_suspect(byte: u8) -> bool {
     (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0xef
 }
 
-pub(super) fn check_chars(text: &str) -> Result<(), Fault> {
+fn check_chars(text: &str) -> Result<(), Fault> {
     // Most text has none of them, which is seen many bytes at a time.
     let suspect = |part: &[u8]| part.iter().fold(false, |any, b| any | is_suspect(*b));
     if !text.as_bytes().chunks(256).any(suspect) {
